@@ -1,0 +1,3 @@
+//! Rows in memory.
+
+pub mod policy;

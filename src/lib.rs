@@ -1,0 +1,33 @@
+//! larder: a sidecar caching proxy for online features, drop-in for Feast.
+//!
+//! One request, top to bottom: [`proxy::FeatureProxy::get_online_features`]. Start reading there.
+//!
+//! # Layout
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`model`] | the words of the domain: values, entities, views, rows |
+//! | [`registry`] | which features exist: snapshots, and the task that refreshes them |
+//! | [`layout`] | how Feast lays rows out in each store: bytes in, rows out |
+//! | [`store`] | the stores' clients: they send what a layout says |
+//! | [`resilience`] | timeout, bounds and circuit breaker around a store |
+//! | [`cache`] | rows in memory, what they are good for, request coalescing |
+//! | [`proxy`] | the read path |
+//! | [`api`] | gRPC, HTTP and the admin endpoints |
+//! | [`net`] | listeners, protocols, draining |
+//! | [`config`] | the files, the environment and the flags |
+//! | [`app`] | puts the parts together, runs them, stops them |
+//!
+//! `docs/ARCHITECTURE.md` says who may import whom and which invariants hold.
+
+#![warn(clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps fails as it should"))]
+
+pub mod cache;
+pub mod clock;
+pub mod layout;
+pub mod model;
+pub mod proxy;
+pub mod registry;
+pub mod resilience;
+pub mod store;

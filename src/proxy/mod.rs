@@ -1,0 +1,5 @@
+//! The read path.
+
+mod settings;
+
+pub use self::settings::{Freshness, OnUnavailable, StatusCompat, TtlOnRead};

@@ -1,0 +1,98 @@
+//! Online stores: where rows come from.
+//!
+//! A store sends what a layout says and decodes by it. It does not retry and does not cache:
+//! both lie above it, once for all stores.
+
+mod settings;
+
+use std::{error::Error, sync::Arc};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+pub use self::settings::{RedisSettings, Secret, SqliteSettings, StoreSettings};
+use crate::model::{EntityKey, FeatureView, MaybeRow};
+
+/// What is wanted of one view.
+#[derive(Clone, Copy, Debug)]
+pub struct ViewKeys<'a> {
+    /// The view.
+    pub view: &'a FeatureView,
+    /// The entities, each once.
+    pub keys: &'a [EntityKey],
+}
+
+/// What a store is told about a read, besides what to read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOptions {
+    /// The caller drops the read at this time; nothing that outlasts it is of use.
+    pub give_up_at: Instant,
+}
+
+/// The rows of a read: for each view and each of its keys, in their order.
+pub type Rows = Vec<Vec<Result<MaybeRow, StoreError>>>;
+
+/// A database that holds feature rows in Feast's layout.
+#[async_trait]
+pub trait OnlineStore: Send + Sync + 'static {
+    /// Reads rows of one or more views, in as few round trips as the store allows.
+    ///
+    /// One result per view and key, in their order: a corrupt row or a missing table fails its
+    /// keys only. Dropping the future abandons the read and harms no other.
+    async fn read(&self, reads: &[ViewKeys<'_>], options: ReadOptions) -> Rows;
+
+    /// Asks for a sign of life, in the cheapest way that shows that reads would be answered.
+    ///
+    /// Called in the background while the store is believed to be down.
+    async fn probe(&self) -> Result<(), StoreError>;
+}
+
+/// Why a store has no answer. Cheap to clone, as every waiter of a flight gets one.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or broke off. It may answer later.
+    #[error("the online store cannot be reached")]
+    Unavailable(#[source] Arc<dyn Error + Send + Sync>),
+    /// It did not answer in time.
+    #[error("the online store did not answer in time")]
+    TimedOut,
+    /// Too many reads are under way, and too many wait.
+    #[error("too many reads of the online store are under way")]
+    Overloaded,
+    /// It failed often enough that it is not asked until a probe succeeds.
+    #[error("the online store is not asked for now: it kept failing")]
+    CircuitOpen,
+    /// It answered that it cannot do this: a missing table, a refused login. Someone has to act.
+    #[error("the online store refused the read")]
+    Refused(#[source] Arc<dyn Error + Send + Sync>),
+    /// What was read is not what the layout prescribes. Asking again will not help.
+    #[error("the online store holds a row that cannot be decoded")]
+    Corrupt(#[source] Arc<dyn Error + Send + Sync>),
+}
+
+impl StoreError {
+    /// Whether this says that the store as a whole is in trouble: what a circuit breaker counts.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::TimedOut => true,
+            Self::Overloaded | Self::CircuitOpen | Self::Refused(_) | Self::Corrupt(_) => false,
+        }
+    }
+
+    /// A word for metrics and for the reason of a stale answer.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::TimedOut => "timeout",
+            Self::Overloaded => "overloaded",
+            Self::CircuitOpen => "circuit_open",
+            Self::Refused(_) => "refused",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
+}
+
+/// The same error for every key of a read.
+pub fn fail_all(reads: &[ViewKeys<'_>], error: &StoreError) -> Rows {
+    reads.iter().map(|read| read.keys.iter().map(|_| Err(error.clone())).collect()).collect()
+}

@@ -23,10 +23,17 @@
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps fails as it should"))]
 
+pub mod api;
+pub mod app;
 pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod layout;
+pub mod metrics;
 pub mod model;
+pub mod net;
+pub mod pb;
 pub mod proxy;
 pub mod registry;
 pub mod resilience;

@@ -1,0 +1,1 @@
+//! What is seen from outside: gRPC, HTTP, and the admin endpoints.

@@ -1,0 +1,1 @@
+//! The files, the environment and the flags.

@@ -1,0 +1,1 @@
+//! Messages of Feast that are spoken or read, generated from `proto/`.

@@ -4,11 +4,12 @@ mod entity;
 mod row;
 mod value;
 mod view;
+pub mod wire;
 
 pub use self::{
     entity::{EntityKey, JoinValue, KeyEncoding, UnsupportedKeyEncoding, encode_entity_key},
     row::{Cell, EventTimestamp, FeatureRow, MaybeRow, RowBuilder, RowKey, RowKeyRef},
-    value::{FieldStatus, ValueType},
+    value::{FieldStatus, Scalar, ValueType, encode_value},
     view::{Feature, FeatureView, JoinKey, ViewId, ViewKind},
 };
 

@@ -14,7 +14,7 @@ use std::{hash::Hash, sync::Arc};
 
 use quick_cache::Equivalent;
 
-use super::{EntityKey, ViewId};
+use super::{EntityKey, ViewId, wire::put_varint};
 
 /// What one feature view holds for one entity. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
@@ -205,16 +205,11 @@ impl Equivalent<RowKey> for RowKeyRef<'_> {
 /// A serialized `google.protobuf.Timestamp`: field 1 seconds, field 2 nanos, zeros left out.
 fn encode_timestamp(timestamp: EventTimestamp) -> Vec<u8> {
     let mut out = Vec::with_capacity(22);
-    let mut put = |tag: u8, mut number: u64| {
-        if number == 0 {
-            return;
+    let mut put = |tag: u8, number: u64| {
+        if number != 0 {
+            out.push(tag);
+            put_varint(number, &mut out);
         }
-        out.push(tag);
-        while number >= 0x80 {
-            out.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        out.push(number as u8);
     };
     put(0x08, timestamp.seconds as u64);
     put(0x10, i64::from(timestamp.nanos) as u64);

@@ -2,6 +2,11 @@
 //!
 //! The values themselves stay the bytes of a serialized `feast.types.Value`, from store to socket.
 
+use super::{
+    JoinValue,
+    wire::{put_bytes_field, put_varint},
+};
+
 /// What a value in an answer is. The numbers are those of `feast.serving.FieldStatus`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldStatus {
@@ -59,5 +64,57 @@ impl ValueType {
             Self::UNIX_TIMESTAMP => "UNIX_TIMESTAMP",
             _ => "a type that cannot be a join key",
         }
+    }
+}
+
+/// A value that larder writes itself: what an entity column gives back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scalar<'a> {
+    /// A join key's value.
+    Join(&'a JoinValue<'a>),
+    /// `double_val`.
+    Double(f64),
+    /// `bool_val`.
+    Bool(bool),
+}
+
+/// Appends a serialized `feast.types.Value`.
+pub fn encode_value(value: Scalar<'_>, out: &mut Vec<u8>) {
+    let mut varint = |field: u64, number: u64| {
+        put_varint(field << 3, out);
+        put_varint(number, out);
+    };
+    match value {
+        Scalar::Join(JoinValue::Bytes(bytes)) => put_bytes_field(1, bytes, out),
+        Scalar::Join(JoinValue::String(text)) => put_bytes_field(2, text.as_bytes(), out),
+        Scalar::Join(JoinValue::Int32(number)) => varint(3, i64::from(*number) as u64),
+        Scalar::Join(JoinValue::Int64(number)) => varint(4, *number as u64),
+        Scalar::Join(JoinValue::UnixTimestamp(seconds)) => varint(8, *seconds as u64),
+        Scalar::Bool(truth) => varint(7, truth.into()),
+        Scalar::Double(number) => {
+            put_varint(5 << 3 | 1, out);
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_are_written_as_protobuf_does() {
+        #[track_caller]
+        fn check(value: Scalar<'_>, expected: &[u8]) {
+            let mut out = Vec::new();
+            encode_value(value, &mut out);
+            assert_eq!(out, expected);
+        }
+        check(Scalar::Join(&JoinValue::Int64(0)), b"\x20\0");
+        check(Scalar::Join(&JoinValue::Int32(-1)), b"\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");
+        check(Scalar::Join(&JoinValue::String("ab".into())), b"\x12\x02ab");
+        check(Scalar::Join(&JoinValue::UnixTimestamp(300)), b"\x40\xac\x02");
+        check(Scalar::Double(1.0), b"\x29\0\0\0\0\0\0\xf0\x3f");
+        check(Scalar::Bool(true), b"\x38\x01");
     }
 }

@@ -1,5 +1,151 @@
-//! The read path.
+//! The read path. [`FeatureProxy::get_online_features`] is all of it, from top to bottom.
 
+mod assemble;
+mod coerce;
+mod error;
+mod load;
+mod pending;
+mod plan;
+mod request;
 mod settings;
+mod shape;
 
-pub use self::settings::{Freshness, OnUnavailable, StatusCompat, TtlOnRead};
+use std::sync::Arc;
+
+pub use self::{
+    assemble::{AnswerColumn, Answers, EntityAnswer, FeatureAnswer, Field, StoreFacts, Summary},
+    error::ProxyError,
+    request::{Coercion, Column, Dialect, KeyValue, OnlineRequest, Select},
+    settings::{
+        Freshness, FreshnessTable, OnUnavailable, RequestLimits, StatusCompat, TtlOnRead,
+    },
+};
+use self::{
+    load::Loader,
+    pending::{Pending, PendingRow},
+    plan::Plan,
+    shape::ShapeCache,
+};
+use crate::{
+    cache::{
+        FeatureCache,
+        policy::{Ask, Lookup},
+        singleflight::SingleFlight,
+    },
+    clock::Now,
+    metrics::Metrics,
+    model::RowKeyRef,
+    registry::RegistryHandle,
+    resilience::ResilientStore,
+};
+
+/// Answers online requests from the cache, and from the store where the cache cannot.
+pub struct FeatureProxy {
+    registry: Arc<RegistryHandle>,
+    shapes: ShapeCache,
+    freshness: FreshnessTable,
+    limits: RequestLimits,
+    cache: Arc<FeatureCache>,
+    loader: Arc<Loader>,
+    stores: Arc<[StoreFacts]>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a proxy is made of.
+pub struct Parts {
+    /// Which features exist.
+    pub registry: Arc<RegistryHandle>,
+    /// How rows age.
+    pub freshness: FreshnessTable,
+    /// How large a request may be.
+    pub limits: RequestLimits,
+    /// Where rows are kept.
+    pub cache: Arc<FeatureCache>,
+    /// Where they come from.
+    pub store: Arc<ResilientStore>,
+    /// What answers tell of it.
+    pub store_facts: StoreFacts,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl FeatureProxy {
+    /// A proxy over its parts.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { registry, freshness, limits, cache, store, store_facts, metrics } = parts;
+        let flights = SingleFlight::default();
+        let loader = Arc::new(Loader { store, cache: Arc::clone(&cache), flights });
+        let (shapes, stores) = (ShapeCache::new(), [store_facts].into());
+        Self { registry, shapes, freshness, limits, cache, loader, stores, metrics }
+    }
+
+    /// Answers one request. Waits only for rows that have to come from a store.
+    pub async fn get_online_features(
+        &self,
+        request: &OnlineRequest<'_>,
+        now: Now,
+    ) -> Result<Answers, ProxyError> {
+        let registry = self.registry.load().ok_or(ProxyError::NoRegistry)?;
+        let shape =
+            self.shapes.get(&registry, &self.freshness, &request.select, request.full_names)?;
+        let plan = Plan::new(&registry, shape, request, self.limits)?;
+
+        let mut pending = self.look_up(&plan, request.ask, now);
+        if pending.waits() {
+            pending.settle(&plan, request.deadline, now).await;
+        }
+        let rows = pending.into_answers(&plan, &self.metrics)?;
+
+        let stores = Arc::clone(&self.stores);
+        let (dialect, unix_seconds) = (request.dialect, now.unix_seconds);
+        Ok(Answers { plan, rows, dialect, unix_seconds, stores })
+    }
+
+    /// Rows that are being read now.
+    pub fn flights(&self) -> usize {
+        self.loader.flights.len()
+    }
+
+    /// Looks rows up in the cache, and sends for those it cannot answer. Does not wait.
+    fn look_up(&self, plan: &Plan, ask: Ask, now: Now) -> Pending {
+        let mut batch = self.loader.batch(ask, now);
+        let mut pending = Pending::with_capacity(plan.shape.reads.len());
+        for read in &plan.shape.reads {
+            let policy = &read.freshness.policy;
+            let entities = &plan.entity_sets[read.key_set].entities;
+            let mut rows = Vec::with_capacity(entities.len());
+            for entity in entities {
+                let key = RowKeyRef { view: read.view.id, entity: plan.key(entity) };
+                let entry = self.cache.get(key);
+                let seen = entry.as_ref().map(|entry| entry.asked_at);
+                let age = seen.map_or(0, |seen| now.tick.millis_since(seen));
+                let source = entry.as_ref().map_or(self.loader.store.id(), |entry| entry.source);
+                rows.push(match policy.judge(entry.as_ref(), entity.hash, ask, now.tick) {
+                    Lookup::Fresh(row) => PendingRow::hit(row, age, source),
+                    Lookup::RefreshAhead(row) => {
+                        if self.cache.is_hot(key) && batch.join(read, key, seen).led {
+                            pending.refreshed_ahead += 1;
+                        }
+                        PendingRow::hit(row, age, source)
+                    }
+                    Lookup::Revalidate(row) => {
+                        if batch.join(read, key, seen).led {
+                            pending.revalidated += 1;
+                        }
+                        PendingRow::revalidating(row, age, source)
+                    }
+                    Lookup::Negative => PendingRow::negative(age, source),
+                    Lookup::StaleIfError(row) => {
+                        PendingRow::loading(batch.join(read, key, seen), Some((row, age, source)))
+                    }
+                    Lookup::Expired | Lookup::Absent => {
+                        PendingRow::loading(batch.join(read, key, seen), None)
+                    }
+                });
+            }
+            pending.push(rows);
+        }
+        batch.dispatch();
+        pending
+    }
+}

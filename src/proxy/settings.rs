@@ -1,6 +1,6 @@
 //! What operators may set of the read path.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::cache::policy::Policy;
 
@@ -13,6 +13,24 @@ pub struct Freshness {
     pub stale_after: Duration,
     /// What becomes of a request for rows that cannot be had.
     pub on_unavailable: OnUnavailable,
+}
+
+/// How the rows of each view age.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FreshnessTable {
+    /// Of views that are not in [`views`](Self::views).
+    pub default: Freshness,
+    /// By the view's name in the registry.
+    pub views: HashMap<String, Freshness>,
+}
+
+/// How large a request may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Rows: entities of a request, repeated ones counted each time.
+    pub max_rows: usize,
+    /// Features of a request.
+    pub max_features: usize,
 }
 
 /// What becomes of a request for rows that neither a store nor the cache can give.
@@ -48,6 +66,19 @@ pub enum StatusCompat {
     Python,
     /// As the protobuf comments say: a stored null is NULL_VALUE.
     Proto,
+}
+
+impl FreshnessTable {
+    /// That of the view with this name.
+    pub fn of(&self, view: &str) -> Freshness {
+        self.views.get(view).copied().unwrap_or(self.default)
+    }
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { max_rows: 10_000, max_features: 5_000 }
+    }
 }
 
 impl Default for Freshness {

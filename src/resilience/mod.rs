@@ -1,6 +1,12 @@
-//! Keeps a failing store from failing the proxy.
+//! Keeps a failing store from failing the proxy: a bound on its reads, a timeout, and a circuit
+//! breaker with probes in the background. Retries and hedges would live here, too.
+
+mod breaker;
+mod store;
 
 use std::time::Duration;
+
+pub use self::store::ResilientStore;
 
 /// How much of a store's trouble is taken.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -79,6 +79,24 @@ impl StoreError {
         }
     }
 
+    /// Of a read whose task ended without a result: it panicked.
+    pub fn abandoned() -> Self {
+        let error: Box<dyn Error + Send + Sync> = "the read ended without a result".into();
+        Self::Unavailable(error.into())
+    }
+
+    /// The message with those of all its causes.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut error: &dyn Error = self;
+        while let Some(source) = error.source() {
+            text.push_str(": ");
+            text.push_str(&source.to_string());
+            error = source;
+        }
+        text
+    }
+
     /// A word for metrics and for the reason of a stale answer.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -62,7 +62,7 @@ fn unservable<'a>(registry: &'a Registry, name: &str) -> &'a Unservable {
     }
 }
 
-fn names<'a, V>(map: &'a BTreeMap<Arc<str>, V>) -> Vec<&'a str> {
+fn names<V>(map: &BTreeMap<Arc<str>, V>) -> Vec<&str> {
     map.keys().map(|name| &**name).collect()
 }
 

@@ -1,4 +1,16 @@
 //! Which features exist: the feature registry, as immutable snapshots that are replaced whole.
+//!
+//! ```text
+//!  source: where the bytes are  ->  decode: bytes to a snapshot  ->  RegistryHandle  ->  requests
+//!  \------------------- refresh: the task that does it, now and then ------/
+//! ```
+
+mod decode;
+mod definition;
+mod error;
+mod refresh;
+mod source;
+mod status;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -7,6 +19,13 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
+pub use self::{
+    decode::{DecodeOptions, decode},
+    error::RegistryError,
+    refresh::{RefreshSettings, Refresher, load_once},
+    source::{Fetched, MAX_BYTES, Marker, RegistrySource},
+    status::{RegistryStatus, StatusHandle},
+};
 use crate::model::{FeatureView, KeyEncoding, ValueType};
 
 /// One consistent state of one project of a registry, indexed for lookups by name.
@@ -30,6 +49,12 @@ pub struct Registry {
     pub join_keys: HashSet<Arc<str>>,
     /// How entity keys are serialized.
     pub key_encoding: KeyEncoding,
+    /// Feast's own id of this state: another one after each change. May be empty.
+    pub version_id: Arc<str>,
+    /// When Feast changed it last, in seconds since the Unix epoch.
+    pub last_updated_unix: Option<i64>,
+    /// What is wrong with single objects, a sentence each. The rest is served.
+    pub warnings: Vec<String>,
 }
 
 /// A name that can be asked for.
@@ -71,6 +96,8 @@ pub enum Unservable {
     UnknownEntity(Arc<str>),
     /// A join key has a type that cannot be part of an entity key.
     UnsupportedJoinKey(Arc<str>),
+    /// It is a version, and the online store holds only one of each view.
+    UnversionedStore,
 }
 
 /// A named selection of features.

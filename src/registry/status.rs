@@ -1,0 +1,57 @@
+//! How the registry in force is doing: what readiness, metrics and the admin pages show.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+/// What is known of the registry. Times are seconds since the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryStatus {
+    /// Which snapshot is in force; 0 while there is none.
+    pub generation: u64,
+    /// When it was put in force.
+    pub loaded_at_unix: Option<i64>,
+    /// When the source last had it, or was last found unchanged.
+    pub confirmed_at_unix: Option<i64>,
+    /// Feast's id of it.
+    pub version_id: Option<Arc<str>>,
+    /// When Feast changed it last.
+    pub last_updated_unix: Option<i64>,
+    /// Objects in it that are left out or not served.
+    pub warnings: usize,
+    /// When the source was last asked.
+    pub attempted_at_unix: Option<i64>,
+    /// Why that failed, with its causes; none where it did not.
+    pub last_error: Option<Arc<str>>,
+    /// Failures since the last success.
+    pub consecutive_failures: u32,
+}
+
+/// The status as it is now. Reads never wait; clones show the same.
+#[derive(Clone, Debug, Default)]
+pub struct StatusHandle(Arc<ArcSwap<RegistryStatus>>);
+
+impl RegistryStatus {
+    /// Whether there is a registry to serve from.
+    pub fn is_loaded(&self) -> bool {
+        self.generation > 0
+    }
+
+    /// For how many seconds the snapshot in force has not been found current.
+    pub fn age_seconds(&self, now_unix: i64) -> Option<u64> {
+        let age = now_unix.saturating_sub(self.confirmed_at_unix?);
+        Some(u64::try_from(age).unwrap_or(0))
+    }
+}
+
+impl StatusHandle {
+    /// The status now.
+    pub fn load(&self) -> Arc<RegistryStatus> {
+        self.0.load_full()
+    }
+
+    /// For the one task that refreshes.
+    pub(super) fn store(&self, status: RegistryStatus) {
+        self.0.store(Arc::new(status));
+    }
+}

@@ -20,7 +20,7 @@ use crate::{
 /// What fails at once fails in this time, on a busy machine, too.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
-pub async fn rows_come_in_the_order_of_views_and_keys(world: &mut impl World) {
+pub(crate) async fn rows_come_in_the_order_of_views_and_keys(world: &mut impl World) {
     let (left, right) = (ab("left"), ab("right"));
     let keys = ["3", "1", "2", "gone"].map(key);
     for (entity, value) in keys.iter().zip(1..4) {
@@ -48,7 +48,7 @@ pub async fn rows_come_in_the_order_of_views_and_keys(world: &mut impl World) {
     assert_eq!((time(&rows[0][1]), time(&rows[1][0]), time(&rows[1][1])), (20, 11, 12));
 }
 
-pub async fn nulls_and_absences_are_told_apart(world: &mut impl World) {
+pub(crate) async fn nulls_and_absences_are_told_apart(world: &mut impl World) {
     let view = ab("view");
     world.put(&view, &key("null"), &[("a", b""), ("b", ONE)], 0);
     world.put(&view, &key("absent"), &[("b", ONE)], 5);
@@ -60,7 +60,7 @@ pub async fn nulls_and_absences_are_told_apart(world: &mut impl World) {
     assert_eq!(rows[2], None);
 }
 
-pub async fn a_corrupt_value_fails_its_row_only(world: &mut impl World) {
+pub(crate) async fn a_corrupt_value_fails_its_row_only(world: &mut impl World) {
     let (left, right) = (ab("left"), ab("right"));
     let keys = ["1", "2"].map(key);
     world.put(&left, &keys[0], &[("a", b"\x20"), ("b", ONE)], 1);
@@ -74,14 +74,14 @@ pub async fn a_corrupt_value_fails_its_row_only(world: &mut impl World) {
     assert!(matches!(rows[1][1], Ok(None) | Err(StoreError::Refused(_))), "{rows:?}");
 }
 
-pub async fn a_read_of_nothing_has_no_rows(world: &mut impl World) {
+pub(crate) async fn a_read_of_nothing_has_no_rows(world: &mut impl World) {
     let view = ab("view");
     world.put(&view, &key("1"), &[("a", ONE)], 1);
     assert!(world.store().read(&[], patient()).await.is_empty());
     assert!(read(world.store(), &view, &[], patient()).await.is_empty());
 }
 
-pub async fn many_reads_at_once_get_their_own_rows(world: &mut impl World) {
+pub(crate) async fn many_reads_at_once_get_their_own_rows(world: &mut impl World) {
     let view = ab("view");
     for entity in 0..100 {
         world.put(&view, &key([entity]), &[("a", &number(entity))], 1);
@@ -104,7 +104,7 @@ pub async fn many_reads_at_once_get_their_own_rows(world: &mut impl World) {
     .await;
 }
 
-pub async fn dropped_reads_harm_no_other(world: &mut impl World) {
+pub(crate) async fn dropped_reads_harm_no_other(world: &mut impl World) {
     let view = ab("view");
     let keys = ["1", "2"].map(key);
     world.put(&view, &keys[0], &[("a", ONE)], 1);
@@ -123,7 +123,7 @@ pub async fn dropped_reads_harm_no_other(world: &mut impl World) {
     assert_eq!(values(&view, row)["a"], TWO);
 }
 
-pub async fn a_store_that_goes_down_fails_at_once_and_recovers(world: &mut impl World) {
+pub(crate) async fn a_store_that_goes_down_fails_at_once_and_recovers(world: &mut impl World) {
     let view = ab("view");
     let keys = [key("1")];
     world.put(&view, &keys[0], &[("a", ONE)], 1);
@@ -146,7 +146,7 @@ pub async fn a_store_that_goes_down_fails_at_once_and_recovers(world: &mut impl 
     assert!(matches!(rows[0], Ok(Some(_))), "{rows:?}");
 }
 
-pub async fn a_store_that_is_down_at_first_is_found_later(world: &mut impl World) {
+pub(crate) async fn a_store_that_is_down_at_first_is_found_later(world: &mut impl World) {
     let view = ab("view");
     let keys = [key("1")];
     world.put(&view, &keys[0], &[("a", ONE)], 1);

@@ -10,30 +10,30 @@ use larder::model::{
 use serde_json::Value;
 
 /// One row of one view.
-pub struct GoldenRow {
-    pub view: String,
-    pub key: EntityKey,
-    pub seconds: i64,
+pub(crate) struct GoldenRow {
+    pub(crate) view: String,
+    pub(crate) key: EntityKey,
+    pub(crate) seconds: i64,
     /// By feature; empty for a null.
-    pub values: BTreeMap<String, Vec<u8>>,
+    pub(crate) values: BTreeMap<String, Vec<u8>>,
 }
 
-pub fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-pub fn json(name: &str) -> Value {
+pub(crate) fn json(name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path(name)).unwrap()).unwrap()
 }
 
-pub fn hex(text: &Value) -> Vec<u8> {
+pub(crate) fn hex(text: &Value) -> Vec<u8> {
     let text = text.as_str().unwrap();
     let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
 /// A view of these features. Types and join keys do not matter to stores.
-pub fn view<'a>(
+pub(crate) fn view<'a>(
     project: &str,
     name: &str,
     version: Option<u32>,
@@ -54,7 +54,7 @@ pub fn view<'a>(
 }
 
 /// All rows that Feast wrote to every store.
-pub fn expected_rows() -> Vec<GoldenRow> {
+pub(crate) fn expected_rows() -> Vec<GoldenRow> {
     let row = |row: &Value| GoldenRow {
         view: row["feature_view"].as_str().unwrap().into(),
         key: EntityKey(hex(&row["entity_key_v3_hex"]).into()),
@@ -65,7 +65,7 @@ pub fn expected_rows() -> Vec<GoldenRow> {
 }
 
 /// The views of those, by name.
-pub fn expected_views() -> BTreeMap<String, FeatureView> {
+pub(crate) fn expected_views() -> BTreeMap<String, FeatureView> {
     let mut features: BTreeMap<String, BTreeMap<String, ()>> = BTreeMap::new();
     for row in expected_rows() {
         let names = row.values.into_keys().map(|name| (name, ()));
@@ -79,7 +79,7 @@ pub fn expected_views() -> BTreeMap<String, FeatureView> {
 }
 
 /// The key of an entity as the dumps have it; none if there is no such key.
-pub fn entity_key(encoding: KeyEncoding, entity: &Value) -> Option<EntityKey> {
+pub(crate) fn entity_key(encoding: KeyEncoding, entity: &Value) -> Option<EntityKey> {
     let names = entity["join_keys"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
     let values = entity["entity_values"].as_array().unwrap().iter();
     let mut pairs: Vec<_> = names
@@ -93,7 +93,7 @@ pub fn entity_key(encoding: KeyEncoding, entity: &Value) -> Option<EntityKey> {
 }
 
 /// The values of a row by feature, without those that were never written.
-pub fn values(view: &FeatureView, row: &FeatureRow) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn values(view: &FeatureView, row: &FeatureRow) -> BTreeMap<String, Vec<u8>> {
     let value = |(index, feature): (usize, &Feature)| match row.cell(index) {
         Cell::Absent => None,
         Cell::Null => Some((feature.name.to_string(), Vec::new())),

@@ -9,7 +9,7 @@ use std::{
 use larder::store::{RedisSettings, Secret};
 use redis::{Client, Connection};
 
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     process: Option<Child>,
     port: u16,
     directory: tempfile::TempDir,
@@ -17,12 +17,12 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(&[])
     }
 
     /// With further arguments of `redis-server`.
-    pub fn with(arguments: &[&str]) -> Self {
+    pub(crate) fn with(arguments: &[&str]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut server = Self {
             process: None,
@@ -36,7 +36,7 @@ impl RedisServer {
     }
 
     /// Starts it on the same port, without any data.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none());
         let process = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
@@ -55,7 +55,7 @@ impl RedisServer {
     }
 
     /// Kills it, which closes its connections.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
             process.wait().unwrap();
@@ -63,11 +63,11 @@ impl RedisServer {
     }
 
     /// Stops it from running, which leaves its connections open and silent.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
 
@@ -77,12 +77,12 @@ impl RedisServer {
     }
 
     /// A connection to write by, as the user that may do everything.
-    pub fn admin(&self) -> Connection {
+    pub(crate) fn admin(&self) -> Connection {
         let client = Client::open(("127.0.0.1", self.port)).unwrap();
         client.get_connection_with_timeout(Duration::from_secs(20)).unwrap()
     }
 
-    pub fn settings(&self) -> RedisSettings {
+    pub(crate) fn settings(&self) -> RedisSettings {
         RedisSettings {
             host: "127.0.0.1".into(),
             port: self.port,
@@ -94,7 +94,7 @@ impl RedisServer {
         }
     }
 
-    pub fn settings_of(&self, username: &str, password: &str) -> RedisSettings {
+    pub(crate) fn settings_of(&self, username: &str, password: &str) -> RedisSettings {
         RedisSettings {
             username: Some(username.into()),
             password: Some(Secret(password.into())),

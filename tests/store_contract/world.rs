@@ -13,10 +13,10 @@ use larder::{
 use crate::golden::view;
 
 /// What is written of one row: features and their stored bytes.
-pub type Cells<'a> = &'a [(&'a str, &'a [u8])];
+pub(crate) type Cells<'a> = &'a [(&'a str, &'a [u8])];
 
 /// A store and its database. Methods that write block for a moment.
-pub trait World {
+pub(crate) trait World {
     fn store(&self) -> &dyn OnlineStore;
     /// Writes a row as Feast does.
     fn put(&mut self, view: &FeatureView, key: &EntityKey, cells: Cells<'_>, seconds: i64);
@@ -26,35 +26,35 @@ pub trait World {
     fn start(&mut self);
 }
 
-pub const ONE: &[u8] = b"\x20\x01";
-pub const TWO: &[u8] = b"\x20\x02";
+pub(crate) const ONE: &[u8] = b"\x20\x01";
+pub(crate) const TWO: &[u8] = b"\x20\x02";
 
 /// A view `name` of features `a` and `b`.
-pub fn ab(name: &str) -> FeatureView {
+pub(crate) fn ab(name: &str) -> FeatureView {
     view("p", name, None, ["a", "b"])
 }
 
-pub fn key(name: impl AsRef<[u8]>) -> EntityKey {
+pub(crate) fn key(name: impl AsRef<[u8]>) -> EntityKey {
     EntityKey(name.as_ref().into())
 }
 
 /// An int64 value.
-pub fn number(number: u8) -> Vec<u8> {
+pub(crate) fn number(number: u8) -> Vec<u8> {
     assert!(number < 0x80);
     vec![0x20, number]
 }
 
 /// Options of a read that has all the time it needs.
-pub fn patient() -> ReadOptions {
+pub(crate) fn patient() -> ReadOptions {
     within(Duration::from_secs(20))
 }
 
-pub fn within(time: Duration) -> ReadOptions {
+pub(crate) fn within(time: Duration) -> ReadOptions {
     ReadOptions { give_up_at: tokio::time::Instant::now() + time }
 }
 
 /// Reads keys of one view.
-pub async fn read(
+pub(crate) async fn read(
     store: &dyn OnlineStore,
     view: &FeatureView,
     keys: &[EntityKey],
@@ -66,7 +66,7 @@ pub async fn read(
 }
 
 /// Waits until `condition` holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let started = Instant::now();
     while !condition().await {
         assert!(started.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
@@ -75,6 +75,6 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnM
 }
 
 /// Waits until the store answers a probe.
-pub async fn until_it_answers(store: &dyn OnlineStore) {
+pub(crate) async fn until_it_answers(store: &dyn OnlineStore) {
     until("the store answers", || async { store.probe().await.is_ok() }).await;
 }

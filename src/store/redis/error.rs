@@ -78,3 +78,32 @@ fn is_passing(error: &ServerError) -> bool {
         _ => matches!(error.code(), "BUSY" | "OOM"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    #[test]
+    fn what_time_mends_is_an_outage_and_the_rest_is_refused() {
+        let check = |answer: &str, outage: bool| {
+            let answer = parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
+            let Value::ServerError(error) = answer else { panic!("{answer:?}") };
+            let error = of_server(&error);
+            assert_eq!(error.is_outage(), outage, "{error:?}");
+            assert_eq!(matches!(error, StoreError::Refused(_)), !outage, "{error:?}");
+        };
+        check("LOADING Redis is loading the dataset in memory", true);
+        check("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is 'no'", true);
+        check("CLUSTERDOWN The cluster is down", true);
+        check("TRYAGAIN Multiple keys request during rehashing of slot", true);
+        check("BUSY Redis is busy running a script", true);
+        check("ERR max number of clients reached", true);
+        check("WRONGTYPE Operation against a key holding the wrong kind of value", false);
+        check("NOAUTH Authentication required.", false);
+        check("NOPERM User reader has no permissions to run the 'hmget' command", false);
+        check("MOVED 3999 127.0.0.1:6381", false);
+        check("ERR unknown command 'HMGET'", false);
+    }
+}

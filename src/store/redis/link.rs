@@ -112,7 +112,7 @@ impl Link {
 
     /// The error of a reader that waited in vain for the first connection.
     pub(super) fn never_connected(&self) -> StoreError {
-        unavailable(Fault::ConnectTimeout { address: self.shared.address() })
+        self.shared.never_answered()
     }
 
     fn start(&self) {
@@ -172,10 +172,7 @@ impl Shared {
         let (connection, driver) = match attempt {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return (error::of_connect(self.address(), error), false),
-            Err(_) => {
-                let fault = Fault::ConnectTimeout { address: self.address() };
-                return (unavailable(fault), false);
-            }
+            Err(_) => return (self.never_answered(), false),
         };
         let live = Live { connection, health: Arc::new(Health::default()) };
         tokio::pin!(driver);
@@ -185,8 +182,10 @@ impl Shared {
             ready = ready => ready,
             () = &mut driver => Err(self.lost("the server closed it at once")),
         };
-        if let Err(error) = ready {
-            return (error, false);
+        match ready {
+            Ok(()) => {}
+            Err(StoreError::TimedOut) => return (self.never_answered(), false),
+            Err(error) => return (error, false),
         }
 
         info!(address = self.address(), "connected to redis");
@@ -211,6 +210,10 @@ impl Shared {
         let config =
             AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
         MultiplexedConnection::new_with_config(&self.login, stream, config).await
+    }
+
+    fn never_answered(&self) -> StoreError {
+        unavailable(Fault::ConnectTimeout { address: self.address() })
     }
 
     fn lost(&self, why: &'static str) -> StoreError {

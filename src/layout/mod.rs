@@ -1,1 +1,121 @@
-//! layout
+//! How Feast lays rows out in each store: keys to bytes, bytes to rows. Pure; knows no client.
+//!
+//! A layout is told what a store answered and makes rows of it. Every value is checked on the way:
+//! rows pass it on as bytes, so what is no `feast.types.Value` has to be found here or never.
+
+pub mod redis;
+pub mod sqlite;
+mod value;
+mod wire;
+
+use std::sync::Arc;
+
+pub use self::{
+    value::{MalformedValue, check_value},
+    wire::WireError,
+};
+use crate::model::{Cell, EventTimestamp, FeatureRow, FeatureView, RowBuilder};
+
+/// What a store holds is not what the layout prescribes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A feature's bytes are no value.
+    #[error("feature `{feature}` of feature view `{view}` is stored as no `feast.types.Value`")]
+    Value {
+        /// The view's physical name.
+        view: Arc<str>,
+        /// The feature.
+        feature: Arc<str>,
+        /// What is wrong with the bytes.
+        #[source]
+        source: MalformedValue,
+    },
+    /// A feature's value has a type that the store's schema does not foresee.
+    #[error("feature `{feature}` of feature view `{view}` is stored as {found}, not as bytes")]
+    NotBytes {
+        /// The view's physical name.
+        view: Arc<str>,
+        /// The feature.
+        feature: Arc<str>,
+        /// What it is stored as.
+        found: &'static str,
+    },
+    /// The row's event timestamp cannot be read.
+    #[error("feature view `{view}` holds a row whose event timestamp cannot be read: {what}")]
+    Timestamp {
+        /// The view's physical name.
+        view: Arc<str>,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The store answered with more or fewer fields than it was asked for.
+    #[error("feature view `{view}` was answered with {found} fields, asked for {asked}")]
+    FieldCount {
+        /// The view's physical name.
+        view: Arc<str>,
+        /// How many it was asked for.
+        asked: usize,
+        /// How many came.
+        found: usize,
+    },
+    /// The row is larger than any row may be.
+    #[error("feature view `{view}` holds a row of {bytes} bytes, more than the limit of 2 GiB")]
+    TooLarge {
+        /// The view's physical name.
+        view: Arc<str>,
+        /// The size of its values.
+        bytes: usize,
+    },
+}
+
+/// Names of a view that all layouts use: computed once, not with every read.
+#[derive(Clone, Debug)]
+struct ViewNames {
+    /// The physical name: `VIEW` or `VIEW_vN`.
+    view: Arc<str>,
+    /// The features, in the order in which rows hold them.
+    features: Box<[Arc<str>]>,
+}
+
+impl ViewNames {
+    fn of(view: &FeatureView) -> Self {
+        Self {
+            view: view.versioned_name().into(),
+            features: view.features.iter().map(|feature| feature.name.clone()).collect(),
+        }
+    }
+
+    /// A row of these cells, one for each feature, after a look at every value.
+    fn row<'a>(
+        &self,
+        cells: impl Iterator<Item = Cell<'a>> + Clone,
+        timestamp: EventTimestamp,
+    ) -> Result<FeatureRow, DecodeError> {
+        let size = |cell| if let Cell::Value(bytes) = cell { bytes.len() } else { 0 };
+        let bytes = cells.clone().map(size).sum();
+        if bytes > i32::MAX as usize {
+            return Err(DecodeError::TooLarge { view: self.view.clone(), bytes });
+        }
+        let mut row = RowBuilder::with_capacity(self.features.len(), bytes);
+        for (feature, cell) in self.features.iter().zip(cells) {
+            if let Cell::Value(value) = cell {
+                check_value(value).map_err(|source| DecodeError::Value {
+                    view: self.view.clone(),
+                    feature: feature.clone(),
+                    source,
+                })?;
+            }
+            row.push(cell);
+        }
+        Ok(row.finish(timestamp))
+    }
+}
+
+/// What stored bytes are: no bytes are a null.
+fn cell(stored: Option<&[u8]>) -> Cell<'_> {
+    match stored {
+        None => Cell::Absent,
+        Some([]) => Cell::Null,
+        Some(value) => Cell::Value(value),
+    }
+}

@@ -3,7 +3,12 @@
 //! A store sends what a layout says and decodes by it. It does not retry and does not cache:
 //! both lie above it, once for all stores.
 
+pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod settings;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::{error::Error, sync::Arc};
 
@@ -107,6 +112,26 @@ impl StoreError {
             Self::Refused(_) => "refused",
             Self::Corrupt(_) => "corrupt",
         }
+    }
+}
+
+/// A kind of store that was left out when this larder was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this larder was built without `{kind}`; build it with `--features {kind}`")]
+pub struct NotBuiltIn {
+    /// The kind of store, which is also the name of its Cargo feature.
+    pub kind: &'static str,
+}
+
+/// The store that the settings describe. Neither waits nor connects: reads and probes do.
+pub fn connect(settings: &StoreSettings) -> Result<Arc<dyn OnlineStore>, NotBuiltIn> {
+    match settings {
+        #[cfg(feature = "redis")]
+        StoreSettings::Redis(settings) => Ok(Arc::new(redis::RedisStore::new(settings.clone()))),
+        #[cfg(feature = "sqlite")]
+        StoreSettings::Sqlite(settings) => Ok(Arc::new(sqlite::SqliteStore::new(settings))),
+        #[cfg(not(all(feature = "redis", feature = "sqlite")))]
+        left_out => Err(NotBuiltIn { kind: left_out.kind() }),
     }
 }
 

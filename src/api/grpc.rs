@@ -31,8 +31,8 @@ use crate::{
     pb::{
         DESCRIPTORS,
         serving::{
-            EncodedValues, GetFeastServingInfoRequest, GetFeastServingInfoResponse, GetOnlineFeaturesRequest,
-            get_online_features_request::Kind,
+            EncodedValues, GetFeastServingInfoRequest, GetFeastServingInfoResponse,
+            GetOnlineFeaturesRequest, get_online_features_request::Kind,
         },
     },
     proxy::{Coercion, Column, Dialect, KeyValue, Select, TtlOnRead},
@@ -43,9 +43,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Router {
     let ttl = api.state.settings.ttl_on_read;
     let feast = |name, ttl_on_read| Flavor { name, ttl_on_read };
     let (own, python) = (feast("grpc", ttl.grpc), feast("grpc_python", ttl.python_grpc));
-    let online = |flavor| {
-        post(move |State(api), request| online_features(api, flavor, request))
-    };
+    let online = |flavor| post(move |State(api), request| online_features(api, flavor, request));
     let routes = Router::new()
         .route("/feast.serving.ServingService/GetOnlineFeatures", online(own))
         .route("/GrpcFeatureServer/GetOnlineFeatures", online(python))
@@ -132,8 +130,7 @@ fn to_call<'a>(
     };
     let column = |(name, values): (&'a String, &'a EncodedValues)| {
         let values = values.val.iter().enumerate().map(|(row, value)| {
-            key_of(value)
-                .map_err(|Malformed| Failure::UndecodableKey { column: name.clone(), row })
+            key_of(value).map_err(|Malformed| Failure::UndecodableKey { column: name.clone(), row })
         });
         Ok(Column { name: name.into(), values: values.collect::<Result<_, Failure>>()? })
     };

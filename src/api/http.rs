@@ -62,10 +62,8 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         HEALTH if request.method() == Method::GET => health(&api),
         HEALTH => wrong_method("GET"),
         _ if is_grpc(request.headers()) => unknown_method(path),
-        // As Feast's server does; nothing is read before.
-        _ if matches!(path.strip_suffix('/'), Some(ONLINE_FEATURES | HEALTH)) => {
-            redirect(path.trim_end_matches('/'))
-        }
+        _ if path.strip_suffix('/') == Some(ONLINE_FEATURES) => redirect(ONLINE_FEATURES),
+        _ if path.strip_suffix('/') == Some(HEALTH) => redirect(HEALTH),
         _ if is_only_feasts(path) => only_feast(path),
         _ => detail(StatusCode::NOT_FOUND, "Not Found"),
     }
@@ -160,6 +158,7 @@ fn health(api: &Api) -> Response {
     if api.is_serving() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }.into_response()
 }
 
+/// To the path without its slash, as Feast's server does.
 fn redirect(path: &'static str) -> Response {
     (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, path)]).into_response()
 }

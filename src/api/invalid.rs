@@ -99,7 +99,8 @@ impl Problems {
             Some(other) => self.add(NO_LIST, &["features".into()], other),
         }
         for name in ["full_feature_names", "include_feature_view_version_metadata"] {
-            if let Some((kind, flag)) = members.get(name).and_then(|flag| Some((no_flag(flag)?, flag)))
+            if let Some((kind, flag)) =
+                members.get(name).and_then(|flag| Some((no_flag(flag)?, flag)))
             {
                 self.add(kind, &[name.into()], flag);
             }
@@ -166,7 +167,10 @@ mod tests {
 
     #[test]
     fn problems_are_told_as_by_feasts_server() {
-        check("", json!([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}]));
+        check(
+            "",
+            json!([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}]),
+        );
         check(
             r#"{"features": [""#,
             json!([{"type": "json_invalid", "loc": ["body", 15], "msg": "JSON decode error",

@@ -136,12 +136,7 @@ fn put_element(
     Ok(())
 }
 
-fn put_list(
-    element: Element,
-    list: &[u8],
-    depth: u32,
-    out: &mut Vec<u8>,
-) -> Result<(), Malformed> {
+fn put_list(element: Element, list: &[u8], depth: u32, out: &mut Vec<u8>) -> Result<(), Malformed> {
     out.push(b'[');
     let start = out.len();
     for field in Fields(list) {
@@ -382,7 +377,10 @@ mod tests {
         check(b"\x6a\x04\x0a\x02\x01\x02", "[1,2]");
         check(b"\x6a\x04\x08\x01\x08\x02", "[1,2]");
         check(b"\x6a\x05\x08\x01\x0a\x01\x02", "[1,2]");
-        check(b"\x7a\x12\x0a\x10\0\0\0\0\0\0\xf0\xff\0\0\0\0\0\0\xf8\x7f", "[\"-Infinity\",\"NaN\"]");
+        check(
+            b"\x7a\x12\x0a\x10\0\0\0\0\0\0\xf0\xff\0\0\0\0\0\0\xf8\x7f",
+            "[\"-Infinity\",\"NaN\"]",
+        );
     }
 
     #[test]

@@ -68,9 +68,7 @@ impl Failure {
             Self::Metadata { .. } | Self::UndecodableKey { .. } => {
                 (Code::InvalidArgument, StatusCode::BAD_REQUEST, OTHER)
             }
-            Self::Overloaded => {
-                (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, OTHER)
-            }
+            Self::Overloaded => (Code::ResourceExhausted, StatusCode::SERVICE_UNAVAILABLE, OTHER),
             Self::Proxy(error) => match error {
                 E::UnknownView { .. } => (Code::NotFound, StatusCode::NOT_FOUND, NO_VIEW),
                 E::UnknownFeature { .. } => (Code::NotFound, StatusCode::NOT_FOUND, NO_OBJECT),

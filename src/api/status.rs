@@ -3,7 +3,6 @@
 use std::error::Error;
 
 use http::StatusCode;
-use serde::Serialize;
 use tonic::{Code, Status};
 
 use crate::{
@@ -148,15 +147,14 @@ impl Failure {
 
 /// The body from which Feast's SDK raises the exception `class`.
 pub(super) fn feast_error(class: &str, message: &str) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Raised<'a> {
-        module: &'static str,
-        class: &'a str,
-        message: &'a str,
-    }
-    let raised = Raised { module: "feast.errors", class, message };
-    let inner = serde_json::to_string(&raised).expect("plain JSON");
-    serde_json::to_vec(&inner).expect("plain JSON")
+    let text = |text| serde_json::to_string(text).expect("text is plain JSON");
+    // Spaced as Python does, for whoever compares bytes.
+    let inner = format!(
+        r#"{{"module": "feast.errors", "class": {}, "message": {}}}"#,
+        text(class),
+        text(message)
+    );
+    serde_json::to_vec(&inner).expect("text is plain JSON")
 }
 
 /// A code's name in the gRPC specification, as metrics have it.

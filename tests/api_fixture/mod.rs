@@ -21,6 +21,7 @@ use larder::{
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
+pub mod protobuf_json;
 pub mod store;
 
 /// A server in this process.

@@ -1,6 +1,9 @@
 //! gRPC, from frame to frame: both services of Feast, metadata, deadlines, health, reflection.
 
+#[path = "../api_fixture/mod.rs"]
 mod api_fixture;
+mod hostile;
+mod standard;
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -8,7 +11,6 @@ use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use http::Request;
-use http_body_util::BodyExt;
 use larder::{
     api::ApiSettings,
     model::{Cell, EventTimestamp, FeatureView, RowBuilder},
@@ -25,19 +27,15 @@ use larder::{
 use prost::Message;
 use serde_json::{Value as Json, json};
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use api_fixture::{
-    Called, Server, Setup, golden_registry, golden_server, grpc_request, messages, patient, store,
+    Called, Server, Setup, golden_registry, golden_server, patient,
+    protobuf_json::{by_name, encoded, names, request_of, to_json},
+    store,
 };
 
 const SERVING: &str = "/feast.serving.ServingService/GetOnlineFeatures";
 const PYTHON: &str = "/GrpcFeatureServer/GetOnlineFeatures";
-
-/// A value as the wire has it.
-fn encoded(value: Val) -> Bytes {
-    Value { val: Some(value) }.encode_to_vec().into()
-}
 
 fn request(features: &[&str], item_ids: &[i64]) -> GetOnlineFeaturesRequest {
     let val = item_ids.iter().map(|id| encoded(Val::Int64Val(*id))).collect();
@@ -57,11 +55,6 @@ fn response(called: &Called) -> GetOnlineFeaturesResponse {
     assert_eq!(called.code, Code::Ok, "{}", called.message);
     let [message] = &called.messages[..] else { panic!("one message: {called:?}") };
     GetOnlineFeaturesResponse::decode(message.clone()).unwrap()
-}
-
-/// The names of a response, and its statuses as Feast's JSON has them.
-fn names(response: &GetOnlineFeaturesResponse) -> &[String] {
-    &response.metadata.as_ref().unwrap().feature_names.as_ref().unwrap().val
 }
 
 /// Where the code, or the answer, is declared to be another than that of Feast's Python server.
@@ -114,83 +107,6 @@ async fn answers_are_those_of_feasts_python_server() {
         }
     }
     assert!(declared.is_empty(), "no such cases: {declared:?}");
-}
-
-/// Reads protobuf's JSON of a request.
-fn request_of(json: &Json) -> GetOnlineFeaturesRequest {
-    let text = |json: &Json| json.as_str().unwrap().to_owned();
-    let kind = match (&json["features"]["val"], &json["feature_service"]) {
-        (Json::Array(list), _) => {
-            Some(Kind::Features(FeatureList { val: list.iter().map(text).collect() }))
-        }
-        (_, Json::String(service)) => Some(Kind::FeatureService(service.clone())),
-        _ => None,
-    };
-    let value = |json: &Json| match json.as_object().unwrap().iter().next().unwrap() {
-        (kind, value) if kind == "int64_val" => {
-            encoded(Val::Int64Val(text(value).parse().unwrap()))
-        }
-        (kind, value) if kind == "int32_val" => {
-            encoded(Val::Int32Val(value.as_i64().unwrap().try_into().unwrap()))
-        }
-        (_, value) => encoded(Val::StringVal(text(value))),
-    };
-    let columns = |json: &Json| {
-        let columns = json.as_object().into_iter().flatten();
-        columns
-            .map(|(name, column)| {
-                let val = column["val"].as_array().unwrap().iter().map(value).collect();
-                (name.clone(), EncodedValues { val })
-            })
-            .collect()
-    };
-    GetOnlineFeaturesRequest {
-        kind,
-        entities: columns(&json["entities"]),
-        request_context: columns(&json["request_context"]),
-        full_feature_names: json["full_feature_names"].as_bool().unwrap_or_default(),
-        include_feature_view_version_metadata: json["include_feature_view_version_metadata"]
-            .as_bool()
-            .unwrap_or_default(),
-    }
-}
-
-/// Writes protobuf's JSON of a response, of the kinds of value that the goldens have.
-fn to_json(response: &GetOnlineFeaturesResponse) -> Json {
-    let value = |value: &Bytes| match Value::decode(value.clone()).unwrap().val {
-        None => json!({}),
-        Some(Val::Int64Val(number)) => json!({"int64_val": number.to_string()}),
-        Some(Val::Int32Val(number)) => json!({"int32_val": number}),
-        Some(Val::DoubleVal(number)) => json!({"double_val": number}),
-        Some(Val::StringVal(text)) => json!({"string_val": text}),
-        Some(other) => panic!("{other:?}"),
-    };
-    let status = |status: &i32| {
-        ["INVALID", "PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"][*status as usize]
-    };
-    let time = |time: &prost_types::Timestamp| {
-        jiff::Timestamp::new(time.seconds, time.nanos).unwrap().to_string()
-    };
-    let results: Vec<_> = response
-        .results
-        .iter()
-        .map(|vector| {
-            json!({
-                "values": vector.values.iter().map(value).collect::<Vec<_>>(),
-                "statuses": vector.statuses.iter().map(status).collect::<Vec<_>>(),
-                "event_timestamps": vector.event_timestamps.iter().map(time).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    json!({"metadata": {"feature_names": {"val": names(response)}}, "results": results})
-}
-
-/// The vectors of a response by their names: Feast's order differs from run to run.
-fn by_name(json: &Json) -> BTreeMap<&str, &Json> {
-    let names = json["metadata"]["feature_names"]["val"].as_array().unwrap();
-    let results = json["results"].as_array().unwrap();
-    assert_eq!(names.len(), results.len());
-    names.iter().map(|name| name.as_str().unwrap()).zip(results).collect()
 }
 
 #[tokio::test]
@@ -439,102 +355,6 @@ async fn the_serving_info_has_larders_version() {
 }
 
 #[tokio::test]
-async fn health_follows_the_registry() {
-    const CHECK: &str = "/grpc.health.v1.Health/Check";
-    let server = Server::start(Setup {
-        store: Arc::new(Broken(None)),
-        kind: "sqlite",
-        registry: None,
-        settings: patient(),
-    });
-    let check = async |service: &str| {
-        let request = HealthCheckRequest { service: service.to_owned() };
-        let called = server.call(CHECK, &request.encode_to_vec(), &[]).await;
-        let message = called.messages.first();
-        message
-            .map(|message| HealthCheckResponse::decode(message.clone()).unwrap().status)
-            .ok_or(called.code)
-    };
-    let http = async || server.ask(Request::get("/health").body(Body::empty()).unwrap()).await;
-    const SERVICES: [&str; 3] = ["", "feast.serving.ServingService", "GrpcFeatureServer"];
-
-    for service in SERVICES {
-        assert_eq!(check(service).await, Ok(2), "{service}");
-    }
-    assert_eq!(http().await.status, 503);
-    let called = get(&server, SERVING, &request(&["short_ttl:v"], &[1])).await;
-    assert_eq!(called.code, Code::Unavailable);
-
-    server.registry.publish(golden_registry("registry.db"));
-    for service in SERVICES {
-        assert_eq!(check(service).await, Ok(1), "{service}");
-    }
-    assert_eq!(http().await.status, 200);
-    assert_eq!(check("nope").await, Err(Code::NotFound));
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_watches_health_is_told_of_a_change() {
-    let server = Server::start(Setup {
-        store: Arc::new(Broken(None)),
-        kind: "sqlite",
-        registry: None,
-        settings: patient(),
-    });
-    let request = grpc_request("/grpc.health.v1.Health/Watch", b"", &[]);
-    let mut body = server.send(request).await.into_body();
-    let mut next = async || {
-        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        HealthCheckResponse::decode(messages(frame).remove(0)).unwrap().status
-    };
-    assert_eq!(next().await, 2);
-    server.registry.publish(golden_registry("registry.db"));
-    assert_eq!(next().await, 1);
-}
-
-#[tokio::test]
-async fn reflection_shows_values_as_feast_declares_them() {
-    use tonic_reflection::pb::v1::{
-        ServerReflectionRequest, ServerReflectionResponse,
-        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-    };
-    let server = golden_server();
-    for version in ["v1", "v1alpha"] {
-        // The messages of both versions are the same.
-        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
-        let ask = async |request| {
-            let request =
-                ServerReflectionRequest { host: String::new(), message_request: Some(request) };
-            let called = server.call(&path, &request.encode_to_vec(), &[]).await;
-            let message = called.messages[0].clone();
-            ServerReflectionResponse::decode(message).unwrap().message_response.unwrap()
-        };
-        let MessageResponse::ListServicesResponse(list) =
-            ask(MessageRequest::ListServices(String::new())).await
-        else {
-            panic!("a list of services")
-        };
-        for service in
-            ["feast.serving.ServingService", "GrpcFeatureServer", "grpc.health.v1.Health"]
-        {
-            assert!(list.service.iter().any(|known| known.name == service), "{service}");
-        }
-        let symbol = "feast.serving.GetOnlineFeaturesResponse".to_owned();
-        let MessageResponse::FileDescriptorResponse(files) =
-            ask(MessageRequest::FileContainingSymbol(symbol)).await
-        else {
-            panic!("a file")
-        };
-        let file = prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]);
-        let file = file.unwrap();
-        let response = file.message_type.iter().find(|m| m.name() == "GetOnlineFeaturesResponse");
-        let vector = &response.unwrap().nested_type[0];
-        let values = vector.field.iter().find(|field| field.name() == "values").unwrap();
-        assert_eq!(values.type_name(), ".feast.types.Value");
-    }
-}
-
-#[tokio::test]
 async fn requests_are_counted_by_their_codes_and_values_by_their_views() {
     let server = golden_server();
     get(&server, SERVING, &request(&["short_ttl:v"], &[1, 9999])).await;
@@ -556,67 +376,5 @@ async fn requests_are_counted_by_their_codes_and_values_by_their_views() {
         r#"feast_feature_server_request_total{endpoint="/get-online-features",status="error"} 3"#,
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
-    }
-}
-
-mod hostile {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-    }
-
-    /// Text that looks like JSON for a request, with something wrong somewhere.
-    fn nearly_json() -> impl Strategy<Value = String> {
-        let word = prop_oneof![
-            Just(r#"{"entities":{"item_id":[1,"#.to_owned()),
-            Just(r#"]},"features":["short_ttl:v""#.to_owned()),
-            Just(r#"],"feature_service":"fs_basic"}"#.to_owned()),
-            Just(r#""\ud800""#.to_owned()),
-            Just("\\u0000".to_owned()),
-            Just("[".repeat(200)),
-            Just("1e999".to_owned()),
-            Just("123456789012345678901234567890".to_owned()),
-            Just("null".to_owned()),
-            Just("}".to_owned()),
-            Just(",".to_owned()),
-            any::<String>(),
-        ];
-        proptest::collection::vec(word, 0..8).prop_map(|words| words.concat())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn no_body_is_a_server_error(body in nearly_json(), cut in any::<proptest::sample::Index>()) {
-            let server = golden_server();
-            let whole = r#"{"entities":{"item_id":[1,null,"x"]},"features":["short_ttl:v"]}"#;
-            let part = &whole[..cut.index(whole.len())];
-            for body in [body, part.to_owned()] {
-                let answer = block_on(server.post(body.clone(), &[]));
-                prop_assert!(answer.status < 500, "{} for {body}", answer.status);
-                prop_assert!(serde_json::from_slice::<Json>(&answer.body).is_ok());
-            }
-        }
-
-        #[test]
-        fn no_message_is_a_fault_of_the_server(
-            bytes: Vec<u8>,
-            cut in any::<proptest::sample::Index>(),
-            key: Vec<u8>,
-        ) {
-            let server = golden_server();
-            let mut whole = request(&["short_ttl:v"], &[1]);
-            let part = whole.encode_to_vec();
-            whole.entities.get_mut("item_id").unwrap().val = vec![key.into()];
-            for message in [&bytes, &part[..cut.index(part.len())], &whole.encode_to_vec()] {
-                let called = block_on(server.call(SERVING, message, &[]));
-                let fault = matches!(called.code, Code::Internal | Code::Unknown | Code::DataLoss);
-                prop_assert!(!fault, "{called:?} for {message:x?}");
-            }
-        }
     }
 }

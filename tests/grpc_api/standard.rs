@@ -1,0 +1,112 @@
+//! The services that gRPC has for everyone: health and reflection.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
+use prost::Message;
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::{
+    Broken, SERVING,
+    api_fixture::{Server, Setup, golden_registry, golden_server, grpc_request, messages, patient},
+    get, request,
+};
+
+#[tokio::test]
+async fn health_follows_the_registry() {
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+    let server = Server::start(Setup {
+        store: Arc::new(Broken(None)),
+        kind: "sqlite",
+        registry: None,
+        settings: patient(),
+    });
+    let check = async |service: &str| {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let called = server.call(CHECK, &request.encode_to_vec(), &[]).await;
+        let message = called.messages.first();
+        message
+            .map(|message| HealthCheckResponse::decode(message.clone()).unwrap().status)
+            .ok_or(called.code)
+    };
+    let http = async || server.ask(Request::get("/health").body(Body::empty()).unwrap()).await;
+    const SERVICES: [&str; 3] = ["", "feast.serving.ServingService", "GrpcFeatureServer"];
+
+    for service in SERVICES {
+        assert_eq!(check(service).await, Ok(2), "{service}");
+    }
+    assert_eq!(http().await.status, 503);
+    let called = get(&server, SERVING, &request(&["short_ttl:v"], &[1])).await;
+    assert_eq!(called.code, Code::Unavailable);
+
+    server.registry.publish(golden_registry("registry.db"));
+    for service in SERVICES {
+        assert_eq!(check(service).await, Ok(1), "{service}");
+    }
+    assert_eq!(http().await.status, 200);
+    assert_eq!(check("nope").await, Err(Code::NotFound));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_health_is_told_of_a_change() {
+    let server = Server::start(Setup {
+        store: Arc::new(Broken(None)),
+        kind: "sqlite",
+        registry: None,
+        settings: patient(),
+    });
+    let request = grpc_request("/grpc.health.v1.Health/Watch", b"", &[]);
+    let mut body = server.send(request).await.into_body();
+    let mut next = async || {
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        HealthCheckResponse::decode(messages(frame).remove(0)).unwrap().status
+    };
+    assert_eq!(next().await, 2);
+    server.registry.publish(golden_registry("registry.db"));
+    assert_eq!(next().await, 1);
+}
+
+#[tokio::test]
+async fn reflection_shows_values_as_feast_declares_them() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, ServerReflectionResponse,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let server = golden_server();
+    for version in ["v1", "v1alpha"] {
+        // The messages of both versions are the same.
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let ask = async |request| {
+            let request =
+                ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+            let called = server.call(&path, &request.encode_to_vec(), &[]).await;
+            let message = called.messages[0].clone();
+            ServerReflectionResponse::decode(message).unwrap().message_response.unwrap()
+        };
+        let MessageResponse::ListServicesResponse(list) =
+            ask(MessageRequest::ListServices(String::new())).await
+        else {
+            panic!("a list of services")
+        };
+        for service in
+            ["feast.serving.ServingService", "GrpcFeatureServer", "grpc.health.v1.Health"]
+        {
+            assert!(list.service.iter().any(|known| known.name == service), "{service}");
+        }
+        let symbol = "feast.serving.GetOnlineFeaturesResponse".to_owned();
+        let MessageResponse::FileDescriptorResponse(files) =
+            ask(MessageRequest::FileContainingSymbol(symbol)).await
+        else {
+            panic!("a file")
+        };
+        let file = prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]);
+        let file = file.unwrap();
+        let response = file.message_type.iter().find(|m| m.name() == "GetOnlineFeaturesResponse");
+        let vector = &response.unwrap().nested_type[0];
+        let values = vector.field.iter().find(|field| field.name() == "values").unwrap();
+        assert_eq!(values.type_name(), ".feast.types.Value");
+    }
+}

@@ -1,6 +1,6 @@
 //! The store in memory keeps the contract, too, and does what tests tell it to.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use larder::{
     layout::check_value,
@@ -29,7 +29,7 @@ impl World for MemoryWorld {
         for feature in &view.features {
             let cell = cells.iter().find(|(name, _)| *name == &*feature.name);
             if let Some(Err(error)) = cell.map(|(_, value)| check_value(value)) {
-                let error = StoreError::Corrupt(error.into_arc());
+                let error = StoreError::Corrupt(Arc::new(error));
                 return self.0.fail_key(view, key.clone(), error);
             }
             row.push(cell.map_or(Cell::Absent, |(_, value)| Cell::Value(value)));
@@ -47,15 +47,8 @@ impl World for MemoryWorld {
 }
 
 fn down() -> StoreError {
-    StoreError::Unavailable(std::io::Error::other("down").into_arc())
+    StoreError::Unavailable(Arc::new(std::io::Error::other("down")))
 }
-
-trait IntoArc: std::error::Error + Send + Sync + Sized + 'static {
-    fn into_arc(self) -> std::sync::Arc<dyn std::error::Error + Send + Sync> {
-        std::sync::Arc::new(self)
-    }
-}
-impl<E: std::error::Error + Send + Sync + 'static> IntoArc for E {}
 
 #[tokio::test(start_paused = true)]
 async fn it_takes_the_time_it_is_told_to() {

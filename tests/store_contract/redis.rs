@@ -26,8 +26,10 @@ struct RedisWorld {
     server: RedisServer,
     store: RedisStore,
     /// Hashes, for a server that comes back empty.
-    written: Vec<(Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)>,
+    written: Vec<(Vec<u8>, Fields)>,
 }
+
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl RedisWorld {
     fn new() -> Self {

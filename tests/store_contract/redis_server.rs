@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
+    os::unix::net::UnixStream,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -23,35 +24,57 @@ impl RedisServer {
 
     /// With further arguments of `redis-server`.
     pub(crate) fn with(arguments: &[&str]) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut server = Self {
             process: None,
-            port: listener.local_addr().unwrap().port(),
+            port: 0,
             directory: tempfile::tempdir().unwrap(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
         };
-        drop(listener);
-        server.restart();
-        server
+        // A port that was free may be another's by the time the server asks for it.
+        for _ in 0..20 {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            server.port = listener.local_addr().unwrap().port();
+            drop(listener);
+            if server.try_start() {
+                return server;
+            }
+        }
+        panic!("redis-server ends at once; does it run by hand?");
     }
 
     /// Starts it on the same port, without any data.
     pub(crate) fn restart(&mut self) {
+        assert!(self.try_start(), "the port of a server was taken while it was down");
+    }
+
+    /// Whether it runs, and listens.
+    fn try_start(&mut self) -> bool {
         assert!(self.process.is_none());
+        let socket = self.directory.path().join("socket");
+        let _ = std::fs::remove_file(&socket);
         let process = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "no", "--dir"])
             .arg(self.directory.path())
+            .arg("--unixsocket")
+            .arg(&socket)
             .args(&self.arguments)
             .stdout(Stdio::null())
             .spawn()
             .expect("these tests need `redis-server` on the PATH: `apt-get install redis-server`");
         self.process = Some(process);
+        // The socket is its own, whoever answers at the port, and comes after the port.
         let started = Instant::now();
-        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+        while UnixStream::connect(&socket).is_err() {
+            let process = self.process.as_mut().expect("it was just started");
+            if process.try_wait().unwrap().is_some() {
+                self.process = None;
+                return false;
+            }
             assert!(started.elapsed() < Duration::from_secs(30), "redis-server does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
+        true
     }
 
     /// Kills it, which closes its connections.

@@ -14,7 +14,6 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use parking_lot::Mutex;
 use redis::{
     AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, ServerErrorKind, Value,
     aio::MultiplexedConnection,
@@ -30,6 +29,7 @@ use tracing::{info, warn};
 use super::{
     RedisSettings, StoreError,
     error::{self, Fault, unavailable},
+    health::Health,
 };
 
 /// A connection that is kept up from its first use until it is dropped.
@@ -65,10 +65,6 @@ pub(super) struct Live {
 
 /// Commands that wait for their turn on a connection, which are few unless the server stalls.
 const QUEUE: usize = 1024;
-/// A connection on which so many commands in a row stayed without an answer ...
-const MAX_UNANSWERED: u32 = 3;
-/// ... for so long is given up: the other side may be gone without a word.
-const MAX_SILENCE: Duration = Duration::from_secs(1);
 /// How often an idle connection is tried, before a reader has to find out that it is dead.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
@@ -193,7 +189,7 @@ impl Shared {
         let why = tokio::select! {
             biased;
             () = &mut driver => "the server closed it",
-            () = live.health.given_up.notified() => "it stayed without an answer",
+            () = live.health.given_up() => "it stayed without an answer",
             () = live.heartbeat(self.settings.connect_timeout) => "an idle connection was dead",
         };
         warn!(address = self.address(), why, "lost the connection to redis");
@@ -246,10 +242,10 @@ impl Live {
     ) -> Result<Vec<Value>, StoreError> {
         let mut connection = self.connection.clone();
         // Also if the caller drops this at that very time.
-        let unanswered = Unanswered { health: &self.health, sent: Instant::now(), give_up_at };
+        let waiting = self.health.wait(Instant::now(), give_up_at);
         let replies = connection.send_packed_commands(pipeline, 0, pipeline.len());
         let replies = timeout_at(give_up_at, replies).await.map_err(|_| StoreError::TimedOut)?;
-        unanswered.is_answered();
+        waiting.answered();
         replies.map_err(|error| unavailable(Fault::Command(error)))
     }
 
@@ -273,58 +269,6 @@ impl Live {
             if let Err(StoreError::TimedOut) = self.ping(Instant::now() + patience).await {
                 return;
             }
-        }
-    }
-}
-
-/// Whether a connection still answers.
-#[derive(Default)]
-struct Health {
-    silence: Mutex<Silence>,
-    given_up: Notify,
-}
-
-/// Commands that stayed without an answer since the last answer.
-#[derive(Default)]
-struct Silence {
-    unanswered: u32,
-    since: Option<Instant>,
-}
-
-impl Health {
-    fn answered(&self) {
-        *self.silence.lock() = Silence::default();
-    }
-
-    fn unanswered(&self, sent: Instant) {
-        let mut silence = self.silence.lock();
-        silence.unanswered += 1;
-        let since = *silence.since.get_or_insert(sent);
-        if silence.unanswered >= MAX_UNANSWERED && since.elapsed() >= MAX_SILENCE {
-            self.given_up.notify_one();
-        }
-    }
-}
-
-/// A command that waits for its answer.
-struct Unanswered<'a> {
-    health: &'a Health,
-    sent: Instant,
-    give_up_at: Instant,
-}
-
-impl Unanswered<'_> {
-    fn is_answered(self) {
-        self.health.answered();
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        // Before that, somebody lost interest, which says nothing about the server.
-        if Instant::now() >= self.give_up_at {
-            self.health.unanswered(self.sent);
         }
     }
 }

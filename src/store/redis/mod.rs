@@ -1,9 +1,10 @@
 //! Redis, and what speaks it: all views of an entity in one HMGET, a whole read in one pipeline.
 //!
 //! This file sends what the layout says and puts replies back into the order of the read.
-//! [`link`] keeps the connections. Writes nothing.
+//! `link` keeps the connections. Writes nothing.
 
 mod error;
+mod health;
 mod link;
 
 use std::{

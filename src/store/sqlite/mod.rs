@@ -1,6 +1,6 @@
 //! A SQLite file: point reads by a few threads, never by the runtime's.
 //!
-//! Each read of a view is a job in one bounded queue. [`reader`] is what a thread does with it.
+//! Each read of a view is a job in one bounded queue. `reader` is what a thread does with it.
 
 mod reader;
 

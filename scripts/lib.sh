@@ -1,0 +1,81 @@
+# What the scripts share: where things are kept, and the tools that the tests need.
+#
+# Everything that is installed lies under LARDER_CACHE_DIR, outside the checkout, in a folder that
+# its version names: what is there is not installed again, and nothing is ever half installed.
+set -euo pipefail
+export LC_ALL=C.UTF-8
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${LARDER_CACHE_DIR:-$HOME/.cache/larder}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+
+# `go install NAME@latest` may give an older release than there is, so versions are exact.
+grpcurl_version=1.9.4
+deny_version=0.20.2
+
+case $cache/ in
+  "$root"/*) echo "LARDER_CACHE_DIR must lie outside the checkout, is \`$cache\`" >&2; exit 64 ;;
+esac
+mkdir -p "$cache"
+
+die() { echo "$0: $*" >&2; exit 1; }
+
+# step WHAT COMMAND...: runs a step and says how long it took; a failure ends the script.
+step() {
+  local what=$1 begun=$SECONDS; shift
+  echo "==> $what"
+  # Not `"$@" || die`: that would switch `set -e` off within the step.
+  ("$@") &
+  wait $! || die "failed: $what (after $((SECONDS - begun)) s)"
+  echo "<== $what: $((SECONDS - begun)) s"
+}
+
+# need COMMAND PACKAGE HOW...: a command, installed by apt where that is allowed.
+need() {
+  local command=$1 package=$2; shift 2
+  command -v "$command" >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$package" >/dev/null
+  fi
+  command -v "$command" >/dev/null || die "\`$command\` is missing: ${*:-apt-get install $package}"
+}
+
+# once FOLDER COMMAND...: runs COMMAND with $into set to a new folder, which becomes FOLDER when
+# it succeeds.
+once() {
+  local folder=$1; shift
+  [ -e "$folder" ] && return
+  local into
+  into=$(mktemp -d "$folder.XXXXXX")
+  "$@" || { rm -rf "$into"; return 1; }
+  mv "$into" "$folder"
+}
+
+install_grpcurl() {
+  need go golang-go "install Go 1.26 (the distribution's may be too old)"
+  GOBIN=$into go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$grpcurl_version"
+}
+
+install_deny() { # a linter needs no optimised build, and this one takes half the time
+  CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_TARGET_DIR=$cache/target-deny \
+    cargo install --quiet --locked --root "$into" "cargo-deny@$deny_version"
+  rm -rf "$cache/target-deny"
+}
+
+# A venv cannot be moved: it is made in its place, and a stamp says that it is whole.
+install_feast() {
+  [ -e "$venv/whole" ] && return
+  local python
+  python=$(command -v python3.11 || command -v python3) || die "Python 3.11 is missing"
+  rm -rf "$venv" "$cache"/venv-*
+  "$python" -m venv "$venv" >/dev/null || die "no venv can be made: apt-get install python3-venv"
+  "$venv/bin/python" -m pip install --quiet --no-deps --no-compile \
+    --disable-pip-version-check -r "$root/scripts/requirements.txt"
+  touch "$venv/whole"
+}
+
+venv=$cache/venv-$(sha256sum <"$root/scripts/requirements.txt" | cut -c1-12)
+grpcurl=$cache/grpcurl-$grpcurl_version
+deny=$cache/cargo-deny-$deny_version

@@ -16,13 +16,12 @@ use larder::{
     proxy::{FeatureProxy, FreshnessTable, Parts, RequestLimits, StoreFacts},
     registry::{DecodeOptions, Registry, RegistryHandle, StatusHandle, decode},
     resilience::{Limits, ResilientStore},
-    store::OnlineStore,
+    store::{OnlineStore, SqliteSettings, StoreSettings, connect},
 };
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
 pub mod protobuf_json;
-pub mod store;
 
 /// A server in this process.
 #[derive(Clone)]
@@ -38,12 +37,25 @@ pub struct Setup {
     /// As Feast calls the kind of store.
     pub kind: &'static str,
     pub registry: Option<Registry>,
+    pub registry_status: StatusHandle,
     pub settings: ApiSettings,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            store: golden_store(),
+            kind: "sqlite",
+            registry: Some(golden_registry("registry.db")),
+            registry_status: StatusHandle::default(),
+            settings: patient(),
+        }
+    }
 }
 
 impl Server {
     pub fn start(setup: Setup) -> Self {
-        let Setup { store, kind, registry: snapshot, settings } = setup;
+        let Setup { store, kind, registry: snapshot, registry_status, settings } = setup;
         let metrics = Metrics::new();
         let registry = Arc::new(RegistryHandle::default());
         if let Some(snapshot) = snapshot {
@@ -66,7 +78,7 @@ impl Server {
             proxy: Arc::new(proxy),
             metrics: Arc::clone(&metrics),
             registry: Arc::clone(&registry),
-            registry_status: StatusHandle::default(),
+            registry_status,
             settings,
         });
         Self { router, registry, metrics }
@@ -173,14 +185,15 @@ pub fn golden_registry(file: &str) -> Registry {
     decode(&bytes, &options).unwrap()
 }
 
+/// The rows that belong to it, in SQLite.
+pub fn golden_store() -> Arc<dyn OnlineStore> {
+    let path = "tests/golden/http/fixture/online_store.db".into();
+    connect(&StoreSettings::Sqlite(SqliteSettings { path, connections: 1 })).unwrap()
+}
+
 /// A server over the golden SQLite project.
 pub fn golden_server() -> Server {
-    Server::start(Setup {
-        store: store::sqlite("tests/golden/http/fixture/online_store.db"),
-        kind: "sqlite",
-        registry: Some(golden_registry("registry.db")),
-        settings: patient(),
-    })
+    Server::start(Setup::default())
 }
 
 /// Settings for tests that do not wait for time to pass.

@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, fs, sync::Arc};
 
 use async_trait::async_trait;
 use axum::body::Body;
-use bytes::Bytes;
 use http::Request;
 use larder::{
     api::ApiSettings,

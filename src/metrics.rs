@@ -29,6 +29,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("larder_store_reads_total", "Reads of a store, each of one or more rows, by result."),
     ("larder_store_errors_total", "Reads of a store that failed for at least one row, by kind."),
     ("larder_refreshes_total", "Rows that were refreshed behind a request, by reason."),
+    (
+        "larder_undecodable_values_total",
+        "Values served as null over HTTP since they are of a kind that this version does not know.",
+    ),
     ("larder_cache_evictions_total", "Rows that made room for others."),
     ("larder_registry_refreshes_total", "Attempts to load the feature registry, by result."),
     ("feast_feature_server_request_total", "Requests by endpoint and status (success, error)."),
@@ -230,11 +234,8 @@ impl Metrics {
         const ENDPOINT: &str = "/get-online-features";
         let status = if succeeded { "success" } else { "error" };
         let labels = [ENDPOINT.into(), status.into(), "".into()];
-        self.counter_of(
-            ("feast_feature_server_request_total", labels),
-            ["endpoint", "status", ""],
-        )
-        .increment(1);
+        self.counter_of(("feast_feature_server_request_total", labels), ["endpoint", "status", ""])
+            .increment(1);
         self.feast_requests.increment(1);
         if succeeded {
             self.feast_entities.record(rows as f64);

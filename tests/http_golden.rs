@@ -4,22 +4,25 @@
 //! fails the test; so does a declared one that is none any more.
 
 mod api_fixture;
+#[allow(dead_code, reason = "made for the tests of the stores, which use all of it")]
+#[path = "store_contract/redis_server.rs"]
+mod redis_server;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
 };
 
 use axum::body::Body;
 use http::Request;
+use larder::store::{StoreSettings, connect};
+use redis::Commands;
 use serde::Deserialize;
 use serde_json::Value;
 
-use api_fixture::{Answer, Server, Setup, golden_registry, golden_server, patient, store};
+use api_fixture::{Answer, Server, Setup, golden_registry, golden_server};
+use redis_server::RedisServer;
 
 /// A request, and what Feast's server answered.
 #[derive(Deserialize)]
@@ -128,8 +131,7 @@ fn read(body: &str) -> Said {
                 class: error["class"].as_str().map(str::to_owned),
                 message: error["message"].as_str().unwrap().to_owned(),
             },
-            // A KeyError in Python, and so in quotes.
-            _ => Said::Error { class: None, message: message.trim_matches(['\'', '"']).to_owned() },
+            _ => Said::Error { class: None, message: unquote(&message).to_owned() },
         },
         Value::Object(object) if object.contains_key("results") => {
             let names = object["metadata"]["feature_names"].as_array().unwrap();
@@ -157,6 +159,12 @@ fn read(body: &str) -> Said {
         }
         other => Said::Other(other),
     }
+}
+
+/// The text of a Python KeyError, which comes in quotes.
+fn unquote(text: &str) -> &str {
+    let within = |quote| text.strip_prefix(quote)?.strip_suffix(quote);
+    within('\'').or_else(|| within('"')).unwrap_or(text)
 }
 
 /// Whether two JSON values are the same, numbers by their value.
@@ -299,76 +307,33 @@ async fn answers_from_redis_are_those_of_feasts_server() {
         .partition(|golden| golden.name.contains("backend_down"));
     assert!(with.len() > 9 && without.len() == 2);
 
-    let redis = Redis::start();
-    redis.fill(Path::new("tests/golden/http/fixture/redis_dump.json")).await;
+    let mut redis = RedisServer::start();
+    fill(&mut redis.admin(), Path::new("tests/golden/http/fixture/redis_dump.json"));
     let server = || {
         Server::start(Setup {
-            store: store::redis(redis.port),
+            store: connect(&StoreSettings::Redis(redis.settings())).unwrap(),
             kind: "redis",
             registry: Some(golden_registry("registry_redis.db")),
-            settings: patient(),
+            ..Setup::default()
         })
     };
     check(&server(), &with, &declared).await;
     let server = server();
-    drop(redis.child);
+    redis.kill();
     check(&server, &without, &declared).await;
 }
 
-/// A server of its own, ended with the test.
-struct Redis {
-    child: Ended,
-    port: u16,
-    _directory: Arc<tempfile::TempDir>,
-}
-
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.kill().and_then(|()| self.0.wait()).expect("a child that is still there");
+/// Writes the hashes of a dump.
+fn fill(redis: &mut redis::Connection, dump: &Path) {
+    #[derive(Deserialize)]
+    struct Hash {
+        key_hex: String,
+        fields: Vec<(String, String)>,
     }
-}
-
-impl Redis {
-    /// Starts it on a port that is free, and waits until it takes connections.
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let mut child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--port"])
-            .arg(port.to_string())
-            .current_dir(directory.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server is on the PATH: apt-get install redis-server");
-        let log = BufReader::new(child.stdout.take().unwrap());
-        let child = Ended(child);
-        let ready = log.lines().any(|line| line.unwrap().contains("Ready to accept connections"));
-        assert!(ready, "redis-server ended before it took connections");
-        Self { child, port, _directory: Arc::new(directory) }
-    }
-
-    /// Writes the hashes of a dump.
-    async fn fill(&self, dump: &Path) {
-        #[derive(Deserialize)]
-        struct Hash {
-            key_hex: String,
-            fields: Vec<(String, String)>,
-        }
-        let dump: Vec<Hash> = serde_json::from_str(&fs::read_to_string(dump).unwrap()).unwrap();
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        for Hash { key_hex, fields } in dump {
-            let mut command = redis::cmd("HSET");
-            command.arg(hex(&key_hex));
-            for (field, value) in fields {
-                command.arg(hex(&field)).arg(hex(&value));
-            }
-            let _: i64 = command.query_async(&mut connection).await.unwrap();
-        }
+    let dump: Vec<Hash> = serde_json::from_str(&fs::read_to_string(dump).unwrap()).unwrap();
+    for Hash { key_hex, fields } in dump {
+        let fields: Vec<_> = fields.iter().map(|(field, value)| (hex(field), hex(value))).collect();
+        let _: () = redis.hset_multiple(hex(&key_hex), &fields).unwrap();
     }
 }
 

@@ -19,7 +19,7 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::status::Failure;
-use crate::{cache::policy::Ask, proxy::Summary};
+use crate::proxy::{Ask, Summary};
 
 /// What a request says beside its body.
 #[derive(Clone, Copy, Debug, PartialEq)]

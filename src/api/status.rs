@@ -6,9 +6,8 @@ use http::StatusCode;
 use tonic::{Code, Status};
 
 use crate::{
-    proxy::ProxyError,
+    proxy::{ProxyError, StoreError},
     registry::{StatusHandle, Unservable},
-    store::StoreError,
 };
 
 /// Why a request for features was not answered.

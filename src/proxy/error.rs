@@ -14,7 +14,10 @@ pub enum ProxyError {
     #[error("No features specified for retrieval")]
     NoFeatures,
     /// A reference without a colon, or with nothing on one of its sides.
-    #[error("Invalid feature reference '{0}'. Expected format: view:feature")]
+    #[error(
+        "Invalid feature reference '{0}'. Expected format: '<feature_view>:<feature>' or \
+         '<feature_view>@<version>:<feature>'"
+    )]
     InvalidReference(String),
     /// The registry has no such view.
     #[error("Feature view {view} does not exist in project {project}")]
@@ -52,19 +55,22 @@ pub enum ProxyError {
     },
     /// A version was asked for where the registry does not keep them apart.
     #[error(
-        "Version-qualified reference '{0}' needs `enable_online_feature_view_versioning: true` in \
-         the `registry` section of feature_store.yaml"
+        "Version-qualified ref '{}' not supported: online versioning is disabled. Set \
+         'enable_online_feature_view_versioning: true' under 'registry' in feature_store.yaml.",
+        .0.split_once(':').map_or(&**.0, |(view, _)| view)
     )]
     VersioningDisabled(String),
     /// Two columns of the answer would have one name.
     #[error(
-        "Duplicate features found: {}. {}",
+        "Duplicate features named {} found.\nTo resolve this collision, {}",
         .names.join(", "),
         if *.full_names {
-            "Each feature may be asked for once."
+            "please ensure that the feature views or their own features have different names. If \
+             you're intentionally joining the same feature view twice on different sets of \
+             entities, please rename one of the feature views with '.with_name'."
         } else {
-            "Ask for each feature once, or set full_feature_names to tell those of several views \
-             apart."
+            "either use the full feature name by setting 'full_feature_names=True', or ensure \
+             that the features in question have different names."
         }
     )]
     Collision {
@@ -80,7 +86,7 @@ pub enum ProxyError {
     )]
     Computed(Arc<str>),
     /// The view is not in a state to be served.
-    #[error("Feature view '{view}' {}", describe(.why))]
+    #[error("Feature view '{view}' {}", describe(.view, .why))]
     Unservable {
         /// The view.
         view: Arc<str>,
@@ -139,17 +145,22 @@ pub enum ProxyError {
     },
 }
 
-fn describe(why: &Unservable) -> String {
+fn describe(view: &str, why: &Unservable) -> String {
     match why {
-        Unservable::Disabled => "is disabled and cannot serve features. Enable it with \
-                                 `feast feature-views enable`, or set enabled=True and apply."
-            .to_owned(),
+        Unservable::Disabled => format!(
+            "is disabled and cannot serve features. Enable it with `feast feature-views enable \
+             {view}` or set enabled=True."
+        ),
         Unservable::State(state) => format!(
             "is in state '{state}' and cannot serve features. Only AVAILABLE_ONLINE feature views \
              can serve."
         ),
         Unservable::UnknownEntity(entity) => {
             format!("names the entity `{entity}`, which the registry does not have")
+        }
+        Unservable::UnversionedStore => {
+            "is asked for at a version, and this online store holds only one of each view"
+                .to_owned()
         }
         Unservable::UnsupportedJoinKey(key) => {
             format!("has the join key `{key}`, whose type cannot be part of an entity key")

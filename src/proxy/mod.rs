@@ -16,9 +16,7 @@ pub use self::{
     assemble::{AnswerColumn, Answers, EntityAnswer, FeatureAnswer, Field, StoreFacts, Summary},
     error::ProxyError,
     request::{Coercion, Column, Dialect, KeyValue, OnlineRequest, Select},
-    settings::{
-        Freshness, FreshnessTable, OnUnavailable, RequestLimits, StatusCompat, TtlOnRead,
-    },
+    settings::{Freshness, FreshnessTable, OnUnavailable, RequestLimits, StatusCompat, TtlOnRead},
 };
 use self::{
     load::Loader,
@@ -26,12 +24,10 @@ use self::{
     plan::Plan,
     shape::ShapeCache,
 };
+// Parts of requests and errors, for those who do not know the cache and the store.
+pub use crate::{cache::policy::Ask, store::StoreError};
 use crate::{
-    cache::{
-        FeatureCache,
-        policy::{Ask, Lookup},
-        singleflight::SingleFlight,
-    },
+    cache::{FeatureCache, policy::Lookup, singleflight::SingleFlight},
     clock::Now,
     metrics::Metrics,
     model::RowKeyRef,

@@ -16,34 +16,46 @@ use larder::{
     proxy::{FeatureProxy, FreshnessTable, Parts, RequestLimits, StoreFacts},
     registry::{DecodeOptions, Registry, RegistryHandle, StatusHandle, decode},
     resilience::{Limits, ResilientStore},
-    store::OnlineStore,
+    store::{OnlineStore, SqliteSettings, StoreSettings, connect},
 };
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-pub mod protobuf_json;
-pub mod store;
+pub(crate) mod protobuf_json;
 
 /// A server in this process.
 #[derive(Clone)]
-pub struct Server {
-    pub router: Router,
-    pub registry: Arc<RegistryHandle>,
-    pub metrics: Arc<Metrics>,
+pub(crate) struct Server {
+    pub(crate) router: Router,
+    pub(crate) registry: Arc<RegistryHandle>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// What a server is made of.
-pub struct Setup {
-    pub store: Arc<dyn OnlineStore>,
+pub(crate) struct Setup {
+    pub(crate) store: Arc<dyn OnlineStore>,
     /// As Feast calls the kind of store.
-    pub kind: &'static str,
-    pub registry: Option<Registry>,
-    pub settings: ApiSettings,
+    pub(crate) kind: &'static str,
+    pub(crate) registry: Option<Registry>,
+    pub(crate) registry_status: StatusHandle,
+    pub(crate) settings: ApiSettings,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            store: golden_store(),
+            kind: "sqlite",
+            registry: Some(golden_registry("registry.db")),
+            registry_status: StatusHandle::default(),
+            settings: patient(),
+        }
+    }
 }
 
 impl Server {
-    pub fn start(setup: Setup) -> Self {
-        let Setup { store, kind, registry: snapshot, settings } = setup;
+    pub(crate) fn start(setup: Setup) -> Self {
+        let Setup { store, kind, registry: snapshot, registry_status, settings } = setup;
         let metrics = Metrics::new();
         let registry = Arc::new(RegistryHandle::default());
         if let Some(snapshot) = snapshot {
@@ -66,18 +78,18 @@ impl Server {
             proxy: Arc::new(proxy),
             metrics: Arc::clone(&metrics),
             registry: Arc::clone(&registry),
-            registry_status: StatusHandle::default(),
+            registry_status,
             settings,
         });
         Self { router, registry, metrics }
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.router.clone().oneshot(request).await.expect("a router always answers")
     }
 
     /// Sends a JSON request with some headers.
-    pub async fn post(&self, body: impl Into<Body>, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn post(&self, body: impl Into<Body>, headers: &[(&str, &str)]) -> Answer {
         let mut request = Request::post("/get-online-features");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -85,7 +97,7 @@ impl Server {
         self.ask(request.body(body.into()).unwrap()).await
     }
 
-    pub async fn ask(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn ask(&self, request: Request<Body>) -> Answer {
         let response = self.send(request).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -93,7 +105,12 @@ impl Server {
     }
 
     /// Calls a gRPC method with one message, and waits for the end.
-    pub async fn call(&self, path: &str, message: &[u8], metadata: &[(&str, &str)]) -> Called {
+    pub(crate) async fn call(
+        &self,
+        path: &str,
+        message: &[u8],
+        metadata: &[(&str, &str)],
+    ) -> Called {
         let (head, body) = self.send(grpc_request(path, message, metadata)).await.into_parts();
         let body = body.collect().await.unwrap();
         let trailers = body.trailers().cloned().unwrap_or_default();
@@ -112,33 +129,33 @@ impl Server {
 
 /// An answer over HTTP.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.to_vec()).expect("bodies are UTF-8")
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.text()))
     }
 }
 
 /// An answer over gRPC.
 #[derive(Debug)]
-pub struct Called {
-    pub http: u16,
-    pub code: Code,
-    pub message: String,
-    pub headers: HeaderMap,
-    pub messages: Vec<Bytes>,
+pub(crate) struct Called {
+    pub(crate) http: u16,
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) messages: Vec<Bytes>,
 }
 
-pub fn grpc_request(path: &str, message: &[u8], metadata: &[(&str, &str)]) -> Request<Body> {
+pub(crate) fn grpc_request(path: &str, message: &[u8], metadata: &[(&str, &str)]) -> Request<Body> {
     let mut frame = vec![0];
     frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     frame.extend_from_slice(message);
@@ -150,7 +167,7 @@ pub fn grpc_request(path: &str, message: &[u8], metadata: &[(&str, &str)]) -> Re
 }
 
 /// Takes the frames of gRPC apart.
-pub fn messages(mut body: Bytes) -> Vec<Bytes> {
+pub(crate) fn messages(mut body: Bytes) -> Vec<Bytes> {
     let mut messages = Vec::new();
     while !body.is_empty() {
         let head = body.split_to(5);
@@ -162,7 +179,7 @@ pub fn messages(mut body: Bytes) -> Vec<Bytes> {
 }
 
 /// A registry that Feast wrote, beside the golden requests.
-pub fn golden_registry(file: &str) -> Registry {
+pub(crate) fn golden_registry(file: &str) -> Registry {
     let bytes = fs::read(Path::new("tests/golden/http/fixture").join(file)).unwrap();
     let options = DecodeOptions {
         project: "repo1".into(),
@@ -173,17 +190,18 @@ pub fn golden_registry(file: &str) -> Registry {
     decode(&bytes, &options).unwrap()
 }
 
+/// The rows that belong to it, in SQLite.
+pub(crate) fn golden_store() -> Arc<dyn OnlineStore> {
+    let path = "tests/golden/http/fixture/online_store.db".into();
+    connect(&StoreSettings::Sqlite(SqliteSettings { path, connections: 1 })).unwrap()
+}
+
 /// A server over the golden SQLite project.
-pub fn golden_server() -> Server {
-    Server::start(Setup {
-        store: store::sqlite("tests/golden/http/fixture/online_store.db"),
-        kind: "sqlite",
-        registry: Some(golden_registry("registry.db")),
-        settings: patient(),
-    })
+pub(crate) fn golden_server() -> Server {
+    Server::start(Setup::default())
 }
 
 /// Settings for tests that do not wait for time to pass.
-pub fn patient() -> ApiSettings {
+pub(crate) fn patient() -> ApiSettings {
     ApiSettings { default_timeout: Duration::from_secs(30), ..ApiSettings::default() }
 }

@@ -14,17 +14,17 @@ use prost::Message;
 use serde_json::{Value as Json, json};
 
 /// A value as the wire has it.
-pub fn encoded(value: Val) -> Bytes {
+pub(crate) fn encoded(value: Val) -> Bytes {
     Value { val: Some(value) }.encode_to_vec().into()
 }
 
 /// The names of a response's vectors.
-pub fn names(response: &GetOnlineFeaturesResponse) -> &[String] {
+pub(crate) fn names(response: &GetOnlineFeaturesResponse) -> &[String] {
     &response.metadata.as_ref().unwrap().feature_names.as_ref().unwrap().val
 }
 
 /// Reads protobuf's JSON of a request.
-pub fn request_of(json: &Json) -> GetOnlineFeaturesRequest {
+pub(crate) fn request_of(json: &Json) -> GetOnlineFeaturesRequest {
     let text = |json: &Json| json.as_str().unwrap().to_owned();
     let kind = match (&json["features"]["val"], &json["feature_service"]) {
         (Json::Array(list), _) => {
@@ -63,7 +63,7 @@ pub fn request_of(json: &Json) -> GetOnlineFeaturesRequest {
 }
 
 /// Writes protobuf's JSON of a response, of the kinds of value that the goldens have.
-pub fn to_json(response: &GetOnlineFeaturesResponse) -> Json {
+pub(crate) fn to_json(response: &GetOnlineFeaturesResponse) -> Json {
     let value = |value: &Bytes| match Value::decode(value.clone()).unwrap().val {
         None => json!({}),
         Some(Val::Int64Val(number)) => json!({"int64_val": number.to_string()}),
@@ -93,7 +93,7 @@ pub fn to_json(response: &GetOnlineFeaturesResponse) -> Json {
 }
 
 /// The vectors of a response by their names: Feast's order differs from run to run.
-pub fn by_name(json: &Json) -> BTreeMap<&str, &Json> {
+pub(crate) fn by_name(json: &Json) -> BTreeMap<&str, &Json> {
     let names = json["metadata"]["feature_names"]["val"].as_array().unwrap();
     let results = json["results"].as_array().unwrap();
     assert_eq!(names.len(), results.len());

@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, fs, sync::Arc};
 
 use async_trait::async_trait;
 use axum::body::Body;
-use bytes::Bytes;
 use http::Request;
 use larder::{
     api::ApiSettings,
@@ -31,7 +30,6 @@ use tonic::Code;
 use api_fixture::{
     Called, Server, Setup, golden_registry, golden_server, patient,
     protobuf_json::{by_name, encoded, names, request_of, to_json},
-    store,
 };
 
 const SERVING: &str = "/feast.serving.ServingService/GetOnlineFeatures";
@@ -162,7 +160,7 @@ async fn what_is_past_its_ttl_is_flagged_where_feasts_server_of_that_name_does()
 #[tokio::test]
 async fn a_stored_null_is_a_null_value_where_the_operator_wants_it() {
     let settings = ApiSettings { status: StatusCompat::Proto, ..patient() };
-    let server = server_over(store::sqlite("tests/golden/http/fixture/online_store.db"), settings);
+    let server = Server::start(Setup { settings, ..Setup::default() });
     let asked = request(&["all_types:f_i64"], &[1, 2, 9999]);
     let response = response(&get(&server, PYTHON, &asked).await);
     assert_eq!(response.results[1].statuses, [1, 2, 3]);
@@ -216,8 +214,7 @@ impl OnlineStore for Broken {
 }
 
 fn server_over(store: Arc<dyn OnlineStore>, settings: ApiSettings) -> Server {
-    let registry = Some(golden_registry("registry.db"));
-    Server::start(Setup { store, kind: "sqlite", registry, settings })
+    Server::start(Setup { store, settings, ..Setup::default() })
 }
 
 #[tokio::test(start_paused = true)]

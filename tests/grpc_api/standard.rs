@@ -1,29 +1,35 @@
 //! The services that gRPC has for everyone: health and reflection.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
+use larder::{
+    model::KeyEncoding,
+    registry::{
+        DecodeOptions, RefreshSettings, Refresher, RegistryHandle, RegistrySource, StatusHandle,
+    },
+};
 use prost::Message;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::{
-    Broken, SERVING,
-    api_fixture::{Server, Setup, golden_registry, golden_server, grpc_request, messages, patient},
+    SERVING,
+    api_fixture::{Server, Setup, golden_registry, golden_server, grpc_request, messages},
     get, request,
 };
+
+/// A server that has not loaded a registry.
+fn without_registry(registry_status: StatusHandle) -> Server {
+    Server::start(Setup { registry: None, registry_status, ..Setup::default() })
+}
 
 #[tokio::test]
 async fn health_follows_the_registry() {
     const CHECK: &str = "/grpc.health.v1.Health/Check";
-    let server = Server::start(Setup {
-        store: Arc::new(Broken(None)),
-        kind: "sqlite",
-        registry: None,
-        settings: patient(),
-    });
+    let server = without_registry(StatusHandle::default());
     let check = async |service: &str| {
         let request = HealthCheckRequest { service: service.to_owned() };
         let called = server.call(CHECK, &request.encode_to_vec(), &[]).await;
@@ -50,14 +56,37 @@ async fn health_follows_the_registry() {
     assert_eq!(check("nope").await, Err(Code::NotFound));
 }
 
+#[tokio::test]
+async fn without_a_registry_the_reason_is_told() {
+    let options = DecodeOptions {
+        project: "repo1".into(),
+        key_encoding: KeyEncoding::V3,
+        versioning: false,
+        versioned_store: true,
+    };
+    let settings = RefreshSettings {
+        interval: Duration::from_secs(60),
+        first_retry: Duration::from_secs(1),
+        now_unix: || 0,
+    };
+    let source = RegistrySource::File("tests/golden/nowhere.db".into());
+    let handle = Arc::new(RegistryHandle::default());
+    let mut refresher = Refresher::new(source, options, settings, handle);
+    assert!(!refresher.refresh().await);
+
+    let server = without_registry(refresher.status());
+    let called = get(&server, SERVING, &request(&["short_ttl:v"], &[1])).await;
+    assert_eq!(called.code, Code::Unavailable);
+    assert!(called.message.contains("nowhere.db"), "{}", called.message);
+    let json = r#"{"features": ["short_ttl:v"], "entities": {"item_id": [1]}}"#;
+    let answer = server.post(json, &[]).await;
+    assert_eq!((answer.status, &answer.headers["retry-after"]), (503, &"1".parse().unwrap()));
+    assert!(answer.text().contains("nowhere.db"), "{}", answer.text());
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_watches_health_is_told_of_a_change() {
-    let server = Server::start(Setup {
-        store: Arc::new(Broken(None)),
-        kind: "sqlite",
-        registry: None,
-        settings: patient(),
-    });
+    let server = without_registry(StatusHandle::default());
     let request = grpc_request("/grpc.health.v1.Health/Watch", b"", &[]);
     let mut body = server.send(request).await.into_body();
     let mut next = async || {

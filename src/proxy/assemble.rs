@@ -154,7 +154,8 @@ impl Answers {
             let mut unavailable = false;
             for answer in rows {
                 match answer {
-                    Answer::Row { age, source, stale, .. } | Answer::NoRow { age, source, stale } => {
+                    Answer::Row { age, source, stale, .. }
+                    | Answer::NoRow { age, source, stale } => {
                         summary.age_millis = summary.age_millis.max(*age);
                         summary.stale_rows += usize::from(stale.is_some());
                         let store = &self.stores[usize::from(source.0)].name;
@@ -227,7 +228,10 @@ impl<'a> FeatureAnswer<'a> {
         };
         let outside = ttl_on_read != TtlOnRead::Off
             && status != FieldStatus::NotFound
-            && self.read().view.is_outside_max_age(event_timestamp.seconds, self.answers.unix_seconds);
+            && self
+                .read()
+                .view
+                .is_outside_max_age(event_timestamp.seconds, self.answers.unix_seconds);
         let (value, status) = match (outside, ttl_on_read) {
             (false, _) => (value, status),
             (true, TtlOnRead::Null) => (&[][..], FieldStatus::OutsideMaxAge),
@@ -252,10 +256,5 @@ impl<'a> FeatureAnswer<'a> {
 
 /// A null that no row stands behind.
 fn without_row(status: FieldStatus) -> Field<'static> {
-    Field {
-        value: &[],
-        status,
-        encoded_timestamp: &[],
-        event_timestamp: EventTimestamp::default(),
-    }
+    Field { value: &[], status, encoded_timestamp: &[], event_timestamp: EventTimestamp::default() }
 }

@@ -96,12 +96,7 @@ impl Plan {
     }
 
     /// Builds the key of every row, and keeps each distinct one once.
-    fn add_entities(
-        &mut self,
-        registry: &Registry,
-        key_set: &KeySet,
-        columns: &[&JoinColumn<'_>],
-    ) {
+    fn add_entities(&mut self, registry: &Registry, key_set: &KeySet, columns: &[&JoinColumn<'_>]) {
         let hasher = FixedState::default();
         let mut set = EntitySet::default();
         set.row_to_entity.reserve(self.rows);
@@ -115,7 +110,8 @@ impl Plan {
             }
             let hash = hasher.hash_one(&buffer[start..]);
             let entities = &mut set.entities;
-            let same = |place: &u32| buffer[entities[*place as usize].key.clone()] == buffer[start..];
+            let same =
+                |place: &u32| buffer[entities[*place as usize].key.clone()] == buffer[start..];
             if let Some(place) = places.find(hash, same).copied() {
                 buffer.truncate(start);
                 set.row_to_entity.push(Some(place));

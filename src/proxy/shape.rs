@@ -147,12 +147,18 @@ impl<'a> Builder<'a> {
         let current = registry.views.get(name);
         let view = match version {
             None => current.ok_or_else(unknown)?,
-            Some(version) => registry.versions.get(&(Arc::from(name), version)).ok_or_else(|| {
-                if current.is_none() {
-                    return unknown();
-                }
-                ProxyError::UnknownVersion { view: name.to_owned(), version, project: project() }
-            })?,
+            Some(version) => {
+                registry.versions.get(&(Arc::from(name), version)).ok_or_else(|| {
+                    if current.is_none() {
+                        return unknown();
+                    }
+                    ProxyError::UnknownVersion {
+                        view: name.to_owned(),
+                        version,
+                        project: project(),
+                    }
+                })?
+            }
         };
         match view {
             View::Stored(stored) => Ok(stored),
@@ -203,8 +209,7 @@ impl<'a> Builder<'a> {
             view: name.to_string(),
             feature: feature.to_owned(),
         })?;
-        let name =
-            if self.full_names { format!("{name}__{feature}") } else { feature.to_owned() };
+        let name = if self.full_names { format!("{name}__{feature}") } else { feature.to_owned() };
         self.shape.columns.push(FeatureColumn { name, read, feature: index });
         Ok(())
     }
@@ -232,9 +237,9 @@ fn split_version(left: &str) -> (&str, Option<u32>) {
     if suffix.is_empty() || suffix.eq_ignore_ascii_case("latest") {
         return (name, None);
     }
-    let digits = suffix.strip_prefix(['v', 'V']).filter(|digits| {
-        !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
-    });
+    let digits = suffix
+        .strip_prefix(['v', 'V'])
+        .filter(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
         Some(version) => (name, Some(version)),
         None => (left, None),

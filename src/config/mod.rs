@@ -1,1 +1,103 @@
 //! The files, the environment and the flags.
+//!
+//! [`Config::load`] reads them all, and says everything that is wrong with them at once.
+//! `feature_store.yaml` is Feast's own file; `larder.yaml` ([`file`]) is larder's, and optional.
+
+pub mod file;
+mod problem;
+mod surroundings;
+mod tree;
+mod typed;
+mod units;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tracing_subscriber::filter::Targets;
+
+pub use self::{
+    file::LogFormat,
+    problem::{ConfigErrors, Origin, Problem},
+    surroundings::Surroundings,
+};
+use crate::{
+    api::ApiSettings,
+    model::KeyEncoding,
+    net::ListenAddress,
+    proxy::{FreshnessTable, RequestLimits},
+    resilience::Limits,
+    store::StoreSettings,
+};
+
+/// Where to look for what.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The feature repo: `-c`.
+    pub chdir: Option<PathBuf>,
+    /// `feature_store.yaml` itself: `-f`. Relative paths in it still begin in the repo.
+    pub feature_store_yaml: Option<PathBuf>,
+    /// `larder.yaml`: `--config`.
+    pub config: Option<PathBuf>,
+    /// Flags that stand for keys of `larder.yaml`.
+    pub flags: Vec<Flag>,
+}
+
+/// A flag that stands for a key of `larder.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// As it was typed: `--listen`.
+    pub name: String,
+    /// The key: `listen`.
+    pub key: String,
+    /// The value, as YAML; of a flag that was repeated, a list.
+    pub value: String,
+}
+
+/// All settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What Feast's file says.
+    pub feast: FeastSettings,
+    /// Where gRPC and HTTP are served.
+    pub listen: Vec<ListenAddress>,
+    /// Permissions of Unix sockets.
+    pub unix_socket_mode: u32,
+    /// Where health and metrics are served.
+    pub admin: Option<ListenAddress>,
+    /// The bound on all cached rows.
+    pub cache_max_bytes: u64,
+    /// How rows age.
+    pub freshness: FreshnessTable,
+    /// How much of the store's trouble is taken.
+    pub limits: Limits,
+    /// How large a request may be.
+    pub requests: RequestLimits,
+    /// The APIs' manners.
+    pub api: ApiSettings,
+    /// How often the registry is read again.
+    pub registry_refresh_interval: Duration,
+    /// How long requests under way may take once larder is told to stop.
+    pub shutdown_grace: Duration,
+    /// What is logged.
+    pub log_filter: Targets,
+    /// How.
+    pub log_format: LogFormat,
+    /// Threads that serve requests.
+    pub worker_threads: usize,
+    /// What is doubtful, to be said at start.
+    pub warnings: Vec<Problem>,
+}
+
+/// What of `feature_store.yaml` a reader needs.
+#[derive(Clone, Debug)]
+pub struct FeastSettings {
+    /// The project that is served.
+    pub project: Arc<str>,
+    /// The registry's file.
+    pub registry_path: PathBuf,
+    /// The online store.
+    pub store: StoreSettings,
+    /// How entity keys are serialized.
+    pub key_encoding: KeyEncoding,
+    /// `enable_online_feature_view_versioning`.
+    pub versioning: bool,
+}

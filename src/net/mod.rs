@@ -1,1 +1,5 @@
 //! Listeners, protocols, draining.
+
+mod address;
+
+pub use self::address::{ListenAddress, NotAnAddress};

@@ -22,11 +22,11 @@ die() { echo "$0: $*" >&2; exit 1; }
 
 # step WHAT COMMAND...: runs a step and says how long it took; a failure ends the script.
 step() {
-  local what=$1 begun=$SECONDS; shift
+  local what=$1 begun=$SECONDS code; shift
   echo "==> $what"
   # Not `"$@" || die`: that would switch `set -e` off within the step.
-  ("$@") &
-  wait $! || die "failed: $what (after $((SECONDS - begun)) s)"
+  set +e; (set -e; "$@"); code=$?; set -e
+  [ $code = 0 ] || die "failed: $what (after $((SECONDS - begun)) s)"
   echo "<== $what: $((SECONDS - begun)) s"
 }
 

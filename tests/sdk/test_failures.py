@@ -1,0 +1,165 @@
+"""What callers see while the store fails, and after."""
+
+import signal
+import threading
+import time
+
+import pytest
+from world import connects, until
+
+FEATURES = ["rides:count", "rides:home"]
+SEEN = [n for n in range(1, 30) if n % 7]
+UNSEEN = 43
+
+
+def values(answer):
+    body = answer.json()
+    return dict(zip(body["metadata"]["feature_names"], [c["values"] for c in body["results"]]))
+
+
+def written(riders):
+    return {
+        "rider_id": riders,
+        "count": [n * 3 for n in riders],
+        "home": [None if n % 5 == 0 else f"home {n} é" for n in riders],
+    }
+
+
+def ask(larder, riders=SEEN, **more):
+    return larder.ask(FEATURES, {"rider_id": riders}, **more)
+
+
+def stale_rows(answer):
+    return int(answer.headers["larder-stale-rows"])
+
+
+class Load:
+    """Callers that do not stop asking, and check every answer."""
+
+    def __init__(self, larder, callers=4):
+        self.larder, self.stopped = larder, threading.Event()
+        self.wrong, self.count, self.slowest = [], 0, 0.0
+        self.threads = [threading.Thread(target=self.call) for _ in range(callers)]
+        for thread in self.threads:
+            thread.start()
+
+    def call(self):
+        while not self.stopped.is_set():
+            begun = time.monotonic()
+            try:
+                answer = ask(self.larder)
+                if answer.status_code != 200 or values(answer) != written(SEEN):
+                    self.wrong.append(answer.text[:500])
+            except Exception as error:  # what a caller must not see
+                self.wrong.append(repr(error))
+            self.slowest = max(self.slowest, time.monotonic() - begun)
+            self.count += 1
+
+    def stop(self):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def kill(fragile):
+    fragile.kill()
+    return fragile.start
+
+
+def freeze(fragile):
+    fragile.redis.signal(signal.SIGSTOP)
+    return lambda: fragile.redis.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("harm", [kill, freeze])
+def test_rows_seen_before_are_answered_while_the_store_is_gone(fragile, harm):
+    larder = fragile.larder()
+    assert values(ask(larder)) == written(SEEN)
+    load = Load(larder)
+    try:
+        mend = harm(fragile)
+        until(lambda: stale_rows(ask(larder)) == len(SEEN), "all rows are stale", 10)
+        until(lambda: larder.sum("larder_breaker_open") == 1, "the breaker is open", 10)
+        assert larder.sum("larder_rows_total", outcome="stale") > 0
+        asked = load.count
+        until(lambda: load.count > asked + 200, "callers go on", 30)
+        mend()
+        until(lambda: stale_rows(ask(larder)) == 0, "rows are fresh again", 5)
+        until(lambda: larder.sum("larder_breaker_open") == 0, "the breaker is closed", 5)
+    finally:
+        load.stop()
+    assert load.wrong == []
+    assert load.slowest < 1, f"one of {load.count} requests took {load.slowest} s"
+
+
+def test_an_update_is_seen_once_the_store_is_back(fragile):
+    larder = fragile.larder()
+
+    def count():
+        return larder.ask(["fresh_rides:count"], {"rider_id": [3]}).json()["results"][1]["values"]
+
+    assert count() == [2]
+    fragile.kill()
+    until(lambda: larder.sum("larder_rows_total", outcome="stale") or not count(), "stale", 10)
+    assert count() == [2]
+    fragile.start()
+    fragile.push([3], count=77)
+    until(lambda: count() == [77], "the update is seen", 10)
+
+
+def test_rows_never_seen_are_unavailable_and_say_so(fragile):
+    larder = fragile.larder()
+    assert values(ask(larder)) == written(SEEN)
+    fragile.kill()
+    answer = ask(larder, [UNSEEN])
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    # A view that can answer some of its rows answers those.
+    answer = ask(larder, [1, UNSEEN])
+    assert answer.status_code == 200
+    assert values(answer)["count"] == [3, None]
+    assert answer.json()["results"][1]["statuses"] == ["PRESENT", "INVALID"]
+    assert "rides" in answer.headers["larder-unavailable-views"]
+    # Past its time to live, a row is not for those who refuse stale ones.
+    until(lambda: stale_rows(ask(larder, [1])) == 1, "the row is stale", 10)
+    assert ask(larder, [1], headers={"larder-allow-stale": "false"}).status_code == 503
+    fragile.start()
+    until(lambda: ask(larder, [UNSEEN]).status_code == 200, "the store is asked again", 5)
+    assert values(ask(larder, [UNSEEN])) == written([UNSEEN])
+
+
+def test_a_view_may_be_null_or_fail_instead(fragile):
+    null = fragile.larder(LARDER_FRESHNESS__ON_UNAVAILABLE="null")
+    error = fragile.larder(LARDER_FRESHNESS__ON_UNAVAILABLE="error")
+    for larder in (null, error):
+        assert values(ask(larder, [1])) == written([1])
+    fragile.kill()
+    assert values(ask(null, [UNSEEN]))["count"] == [None]
+    assert ask(error, [1, UNSEEN]).status_code == 503
+
+
+def test_larder_starts_without_its_store(fragile):
+    fragile.kill()
+    larder = fragile.larder()
+    assert ask(larder, [1]).status_code == 503
+    fragile.start()
+    until(lambda: ask(larder, [1]).status_code == 200, "rows are read", 5)
+
+
+def test_sigterm_lets_requests_finish(fragile):
+    larder = fragile.larder(LARDER_STORE__TIMEOUT="20s", LARDER_REQUESTS__DEFAULT_TIMEOUT="25s")
+    answers = []
+    thaw = freeze(fragile)
+    caller = threading.Thread(
+        target=lambda: answers.append(
+            larder.ask(FEATURES, {"rider_id": [1]}, headers={"larder-timeout-ms": "25000"})
+        )
+    )
+    caller.start()
+    until(lambda: larder.sum("larder_flights") > 0, "the request waits for the store", 10)
+    larder.signal(signal.SIGTERM)
+    until(lambda: not connects(larder.port), "larder accepts no connections", 10)
+    thaw()
+    caller.join()
+    assert values(answers[0]) == written([1])
+    assert larder.child.wait(30) == 0, larder.output()

@@ -1,0 +1,193 @@
+"""Real processes on loopback: Redis, Feast's own server, larder. Each is ended by its pid."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import grpc
+import requests
+
+LARDER = os.environ.get("LARDER_BIN", "larder")
+GRPCURL = os.environ.get("GRPCURL", "grpcurl")
+# Feast's start takes seconds on a busy machine, so this is the patience of last resort.
+PATIENCE = 120
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def until(condition, what, patience=PATIENCE):
+    """Waits for a condition, and returns what it became; fails after `patience` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"waited {patience} s in vain: {what}"
+        time.sleep(0.02)
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class Process:
+    """A process, its log, and its end."""
+
+    def __init__(self, command, **options):
+        self.log = tempfile.NamedTemporaryFile("w+b", prefix="larder-test-", suffix=".log")
+        self.child = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent,
+            **options,
+        )
+
+    def output(self):
+        return Path(self.log.name).read_text(errors="replace")
+
+    def wait_until(self, condition, what):
+        def check():
+            code = self.child.poll()
+            assert code is None, f"{self.child.args} ended with {code}:\n{self.output()[-4000:]}"
+            return condition()
+
+        return until(check, what)
+
+    def signal(self, number):
+        self.child.send_signal(number)
+
+    def stop(self, patience=30):
+        """Ends it and returns its exit code."""
+        if self.child.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            try:
+                self.child.wait(patience)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+        return self.child.wait()
+
+
+class Redis(Process):
+    """A Redis server that keeps nothing unless it is asked to."""
+
+    def __init__(self, folder, port=None):
+        self.folder, self.port = folder, port or free_port()
+        folder.mkdir(exist_ok=True)
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
+        super().__init__(["redis-server", "--port", self.port, *options])
+        self.wait_until(self.answers, "Redis answers")
+
+    def ask(self, *words):
+        command = ["redis-cli", "-h", "127.0.0.1", "-p", str(self.port), *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    def answers(self):
+        return self.ask("ping") == "PONG"
+
+    def kill(self):
+        """Kills it after it has written its rows to its folder, where `again` finds them."""
+        assert self.ask("save") == "OK"
+        self.child.kill()
+        self.child.wait()
+
+    def again(self):
+        return Redis(self.folder, self.port)
+
+
+class FeastServer(Process):
+    """`feast serve` on a feature repository."""
+
+    def __init__(self, repo):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        feast = Path(sys.executable).with_name("feast")
+        # Its worker would be replaced every 1,000 requests, for which it answers none.
+        command = [feast, "-c", repo, "serve", "-p", self.port, "--max-requests", 1_000_000]
+        super().__init__([*command, "--no-access-log"])
+        self.wait_until(lambda: answers(self.url + "/health"), "feast serve is healthy")
+
+
+class FeastListener(Process):
+    """`feast listen`, Feast's gRPC server in Python."""
+
+    def __init__(self, repo):
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        feast = Path(sys.executable).with_name("feast")
+        super().__init__([feast, "-c", repo, "listen", "-a", self.address])
+        self.wait_until(lambda: connects(self.port), "feast listen accepts connections")
+
+
+class Larder(Process):
+    """larder on a feature repository, on TCP and two kinds of Unix sockets."""
+
+    def __init__(self, repo, folder=None, wait=True, **environment):
+        self.port, self.admin_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.admin = f"http://127.0.0.1:{self.admin_port}"
+        # The path of a Unix socket has at most 107 bytes.
+        self.socket = Path(tempfile.mkdtemp(prefix="larder-")) / "larder.sock"
+        self.abstract = f"larder-{uuid.uuid4().hex}"
+        self.targets = {
+            "tcp": f"127.0.0.1:{self.port}",
+            "unix": f"unix:{self.socket}",
+            "abstract": f"unix-abstract:{self.abstract}",
+        }
+        listen = [self.targets["tcp"], self.targets["unix"], self.targets["abstract"]]
+        flags = [word for address in listen for word in ("--listen", address)]
+        command = [LARDER, "serve", "-c", repo, *flags, "--admin", f"127.0.0.1:{self.admin_port}"]
+        super().__init__(command, env={**os.environ, **environment})
+        if wait:
+            self.wait_until(lambda: answers(self.admin + "/readyz"), "larder is ready")
+
+    def ask(self, features, entities, headers=None, **more):
+        body = {"features": features, "entities": entities, **more}
+        return requests.post(
+            self.url + "/get-online-features", json=body, headers=headers, timeout=10
+        )
+
+    def channel(self, target="tcp"):
+        # Without this the authority would be the socket's path, percent-encoded.
+        options = [("grpc.default_authority", "localhost")]
+        return grpc.insecure_channel(self.targets[target], options=options)
+
+    def metrics(self):
+        """All samples: name and labels to value."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        text = requests.get(self.admin + "/metrics", timeout=10).text
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def sum(self, name, **labels):
+        wanted = set(labels.items())
+        return sum(v for (n, found), v in self.metrics().items() if n == name and wanted <= found)
+
+
+def answers(url):
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def connects(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

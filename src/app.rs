@@ -1,1 +1,180 @@
 //! Puts the parts together, runs them, stops them.
+//!
+//! ```text
+//!  Config -> parts -> listeners open -> serving ... told to stop -> drain within the grace -> end
+//! ```
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    api::{
+        self, ApiState,
+        admin::{self, AdminState},
+    },
+    cache::FeatureCache,
+    clock,
+    config::{Config, FeastSettings},
+    metrics::Metrics,
+    model::StoreId,
+    net::{Listener, Server},
+    proxy::{FeatureProxy, Parts, StoreFacts},
+    registry::{
+        DecodeOptions, RefreshSettings, Refresher, Registry, RegistryHandle, RegistrySource,
+        StatusHandle, load_once,
+    },
+    resilience::ResilientStore,
+    store,
+};
+
+/// What Feast calls the store of `online_store`; others get names of their own.
+const DEFAULT_STORE: &str = "default";
+
+/// Histograms are folded this often.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A larder that is put together, and listens, but does not serve yet.
+pub struct App {
+    config: Config,
+    metrics: Arc<Metrics>,
+    registry: Arc<RegistryHandle>,
+    registry_status: StatusHandle,
+    refresher: Refresher,
+    proxy: Arc<FeatureProxy>,
+    listeners: Vec<Listener>,
+    admin: Option<Listener>,
+}
+
+impl App {
+    /// Puts the parts together and opens the listeners. Neither store nor registry is waited for.
+    pub fn new(config: Config) -> anyhow::Result<Self> {
+        let metrics = Metrics::new();
+        let registry = Arc::<RegistryHandle>::default();
+        let settings = RefreshSettings {
+            interval: config.registry_refresh_interval,
+            first_retry: Duration::from_secs(1),
+            now_unix: || clock::now().unix_seconds,
+        };
+        let (source, options) = registry_of(&config.feast);
+        let refresher = Refresher::new(source, options, settings, Arc::clone(&registry));
+        let proxy = Arc::new(proxy_of(&config, &registry, &metrics)?);
+
+        let bind = |address| Listener::bind(address, config.unix_socket_mode);
+        let listeners = config.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let admin = config.admin.as_ref().map(bind).transpose()?;
+        let registry_status = refresher.status();
+        Ok(Self { config, metrics, registry, registry_status, refresher, proxy, listeners, admin })
+    }
+
+    /// Serves until `told_to_stop`, then finishes what is under way, within the grace period.
+    pub async fn run(self, told_to_stop: impl Future<Output = &'static str>) {
+        let stop = CancellationToken::new();
+        let listening = Arc::new(AtomicBool::new(true));
+        let background = CancellationToken::new();
+        tokio::spawn(self.refresher.run(background.clone()));
+        tokio::spawn(upkeep(Arc::clone(&self.metrics), background.clone()));
+
+        let router = api::router(ApiState {
+            proxy: Arc::clone(&self.proxy),
+            metrics: Arc::clone(&self.metrics),
+            registry: Arc::clone(&self.registry),
+            registry_status: self.registry_status.clone(),
+            settings: self.config.api,
+        });
+        let server = Server::new(stop.clone());
+        for listener in self.listeners {
+            info!(address = %listener.address(), "serving gRPC and HTTP");
+            server.serve(listener, router.clone());
+        }
+        let admin_server = Server::new(background.clone());
+        if let Some(listener) = self.admin {
+            info!(address = %listener.address(), "serving health and metrics");
+            let state = AdminState {
+                proxy: self.proxy,
+                metrics: self.metrics,
+                registry: self.registry,
+                registry_status: self.registry_status,
+                listening: Arc::clone(&listening),
+                now: clock::now,
+            };
+            admin_server.serve(listener, admin::router(state));
+        }
+
+        let signal = told_to_stop.await;
+        info!(signal, "stopping: requests under way are finished");
+        listening.store(false, Ordering::Relaxed);
+        stop.cancel();
+        let grace = self.config.shutdown_grace;
+        if !server.drain(grace).await {
+            warn!(grace_seconds = grace.as_secs(), "some requests took longer, and are cut off");
+        }
+        // Health and metrics are there to the end.
+        background.cancel();
+        admin_server.drain(Duration::from_millis(100)).await;
+        info!("stopped");
+    }
+}
+
+/// Loads the registry once, as `check` does.
+pub async fn load_registry(feast: &FeastSettings) -> anyhow::Result<Registry> {
+    let (source, options) = registry_of(feast);
+    load_once(&source, &options).await.with_context(|| format!("feature registry {source}"))
+}
+
+fn registry_of(feast: &FeastSettings) -> (RegistrySource, DecodeOptions) {
+    let options = DecodeOptions {
+        project: Arc::clone(&feast.project),
+        key_encoding: feast.key_encoding,
+        versioning: feast.versioning,
+        // Both Redis and SQLite keep the versions of a view apart.
+        versioned_store: true,
+    };
+    (RegistrySource::File(feast.registry_path.clone()), options)
+}
+
+fn proxy_of(
+    config: &Config,
+    registry: &Arc<RegistryHandle>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<FeatureProxy> {
+    let name: Arc<str> = DEFAULT_STORE.into();
+    let kind = config.feast.store.kind();
+    let store_metrics = metrics.store(&name);
+    let inner = store::connect(&config.feast.store)?;
+    Ok(FeatureProxy::new(Parts {
+        registry: Arc::clone(registry),
+        freshness: config.freshness.clone(),
+        limits: config.requests,
+        cache: Arc::new(FeatureCache::new(config.cache_max_bytes)),
+        store: ResilientStore::new(
+            StoreId(0),
+            Arc::clone(&name),
+            inner,
+            config.limits,
+            store_metrics,
+        ),
+        store_facts: StoreFacts { name, python_finds_everything: kind == "redis" },
+        metrics: Arc::clone(metrics),
+    }))
+}
+
+async fn upkeep(metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut ticks = time::interval(UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => metrics.upkeep(),
+        }
+    }
+}

@@ -34,7 +34,6 @@ const COUNTERS: &[(&str, &str)] = &[
         "Values served as null over HTTP since they are of a kind that this version does not know.",
     ),
     ("larder_cache_evictions_total", "Rows that made room for others."),
-    ("larder_registry_refreshes_total", "Attempts to load the feature registry, by result."),
     ("feast_feature_server_request_total", "Requests by endpoint and status (success, error)."),
     ("feast_online_features_request_total", "Requests for online features."),
     (
@@ -57,6 +56,10 @@ const GAUGES: &[(&str, &str)] = &[
         "Seconds since the feature registry was last read successfully, changed or not.",
     ),
     ("larder_registry_last_updated_seconds", "When the registry was last changed, Unix time."),
+    (
+        "larder_registry_consecutive_failures",
+        "Attempts to read the feature registry that failed since the last success.",
+    ),
     ("larder_registry_loaded", "1 once a feature registry is loaded, else 0."),
 ];
 

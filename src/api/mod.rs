@@ -4,6 +4,7 @@
 //! as Feast's feature server answers it, `feast.serving.ServingService` and Python's
 //! `GrpcFeatureServer`, with health and reflection.
 
+pub mod admin;
 mod body;
 mod call;
 mod codec;

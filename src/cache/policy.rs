@@ -140,7 +140,7 @@ impl Policy {
 
 /// Shortens `ttl` by up to 10 %, always by the same for the same key.
 fn spread(ttl: u64, key_hash: u64) -> u64 {
-    ttl - (u128::from(ttl / 10) * u128::from(key_hash >> 32) >> 32) as u64
+    ttl - ((u128::from(ttl / 10) * u128::from(key_hash >> 32)) >> 32) as u64
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -58,11 +58,9 @@ pub(super) fn parse(text: &str, origin: &Origin, dialect: Dialect) -> Result<Nod
         }
         Err(error) => {
             let origin = match (origin, error.location()) {
-                (Origin::File { name, .. }, Some(place)) => Origin::File {
-                    name: name.clone(),
-                    line: place.line(),
-                    column: place.column(),
-                },
+                (Origin::File { name, .. }, Some(place)) => {
+                    Origin::File { name: name.clone(), line: place.line(), column: place.column() }
+                }
                 _ => origin.clone(),
             };
             let message = format!("cannot be read as YAML: {}", first_line(&error));
@@ -105,11 +103,7 @@ impl Node {
         let leaf = Self { origin: origin.clone(), value };
         path.iter().rev().fold(leaf, |node, key| Self {
             origin: origin.clone(),
-            value: Value::Map(vec![Entry {
-                key: (*key).to_owned(),
-                origin: origin.clone(),
-                node,
-            }]),
+            value: Value::Map(vec![Entry { key: (*key).to_owned(), origin: origin.clone(), node }]),
         })
     }
 

@@ -240,17 +240,14 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         let Some(Entry { key, origin, .. }) = self.entries.get(self.next) else { return Ok(None) };
         self.next += 1;
         seed.deserialize(key.as_str().into_deserializer()).map(Some).map_err(
-            |mismatch: Mismatch| {
-                mismatch.at(origin).within(Key::Name(key.clone()), self.next - 1)
-            },
+            |mismatch: Mismatch| mismatch.at(origin).within(Key::Name(key.clone()), self.next - 1),
         )
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Mismatch> {
         let place = self.next - 1;
         let Entry { key, node, .. } = &self.entries[place];
-        seed.deserialize(node)
-            .map_err(|mismatch| mismatch.within(Key::Name(key.clone()), place))
+        seed.deserialize(node).map_err(|mismatch| mismatch.within(Key::Name(key.clone()), place))
     }
 }
 

@@ -1,11 +1,6 @@
 //! The values of `larder.yaml` that have a spelling of their own: durations, sizes, addresses.
 
-use std::{
-    fmt,
-    num::NonZeroUsize,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, num::NonZeroUsize, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -114,7 +109,7 @@ impl Scalar for ByteSize {
 
     fn to_text(&self) -> String {
         let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        match units.iter().find(|(shift, _)| self.0 > 0 && self.0 % (1 << shift) == 0) {
+        match units.iter().find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift)) {
             Some((shift, unit)) => format!("{}{unit}", self.0 >> shift),
             None => self.0.to_string(),
         }

@@ -41,9 +41,8 @@ impl FromStr for ListenAddress {
     type Err = NotAnAddress;
 
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let fits = |name: &str| {
-            !name.is_empty() && name.len() <= MAX_UNIX_BYTES && !name.contains('\0')
-        };
+        let fits =
+            |name: &str| !name.is_empty() && name.len() <= MAX_UNIX_BYTES && !name.contains('\0');
         let address = if let Some(name) = text.strip_prefix("unix-abstract:") {
             fits(name).then(|| Self::Abstract(name.to_owned()))
         } else if let Some(path) = text.strip_prefix("unix:") {
@@ -58,7 +57,8 @@ impl FromStr for ListenAddress {
 }
 
 fn tcp(text: &str) -> Option<SocketAddr> {
-    let by_name = |ip: Ipv4Addr, port: &str| Some(SocketAddr::new(IpAddr::V4(ip), port.parse().ok()?));
+    let by_name =
+        |ip: Ipv4Addr, port: &str| Some(SocketAddr::new(IpAddr::V4(ip), port.parse().ok()?));
     if let Some(port) = text.strip_prefix("localhost:") {
         by_name(Ipv4Addr::LOCALHOST, port)
     } else if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {

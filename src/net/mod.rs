@@ -1,5 +1,11 @@
 //! Listeners, protocols, draining.
 
 mod address;
+mod listener;
+mod serve;
 
-pub use self::address::{ListenAddress, NotAnAddress};
+pub use self::{
+    address::{ListenAddress, NotAnAddress},
+    listener::{BindError, Listener},
+    serve::Server,
+};

@@ -27,7 +27,7 @@ use self::{
 // Parts of requests and errors, for those who do not know the cache and the store.
 pub use crate::{cache::policy::Ask, store::StoreError};
 use crate::{
-    cache::{FeatureCache, policy::Lookup, singleflight::SingleFlight},
+    cache::{CacheStats, FeatureCache, policy::Lookup, singleflight::SingleFlight},
     clock::Now,
     metrics::Metrics,
     model::RowKeyRef,
@@ -45,6 +45,26 @@ pub struct FeatureProxy {
     loader: Arc<Loader>,
     stores: Arc<[StoreFacts]>,
     metrics: Arc<Metrics>,
+}
+
+/// What a proxy holds and does at one moment.
+#[derive(Clone, Debug)]
+pub struct ProxyStatus {
+    /// Rows in memory.
+    pub cache: CacheStats,
+    /// Rows that are being read from a store.
+    pub rows_being_read: usize,
+    /// The stores.
+    pub stores: Vec<StoreStatus>,
+}
+
+/// A store at one moment.
+#[derive(Clone, Debug)]
+pub struct StoreStatus {
+    /// What it is called.
+    pub name: Arc<str>,
+    /// Whether it is left alone, since it kept failing.
+    pub open: bool,
 }
 
 /// What a proxy is made of.
@@ -97,9 +117,14 @@ impl FeatureProxy {
         Ok(Answers { plan, rows, dialect, unix_seconds, stores })
     }
 
-    /// Rows that are being read now.
-    pub fn flights(&self) -> usize {
-        self.loader.flights.len()
+    /// What it holds and does now.
+    pub fn status(&self) -> ProxyStatus {
+        let store = &self.loader.store;
+        ProxyStatus {
+            cache: self.cache.stats(),
+            rows_being_read: self.loader.flights.len(),
+            stores: vec![StoreStatus { name: Arc::clone(store.name()), open: store.is_open() }],
+        }
     }
 
     /// Looks rows up in the cache, and sends for those it cannot answer. Does not wait.

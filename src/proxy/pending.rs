@@ -96,8 +96,8 @@ impl Pending {
             .map(|rows| rows.into_iter().map(|row| tally.count(row)).collect())
             .collect();
         tally.record(metrics, self.refreshed_ahead, self.revalidated);
-        let reads = plan.shape.reads.iter().zip(&answers);
-        reads.map(|(read, rows)| check_available(read, rows)).collect::<Result<(), _>>()?;
+        let mut reads = plan.shape.reads.iter().zip(&answers);
+        reads.try_for_each(|(read, rows)| check_available(read, rows))?;
         Ok(answers)
     }
 }

@@ -1,0 +1,138 @@
+//! Accept loops: HTTP/1.1 and HTTP/2 (h2c) told apart on one socket, and drained in the end.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{sync::Semaphore, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::{Listener, listener::Connection};
+
+/// Serves one router at any number of listeners, until it is drained.
+pub struct Server {
+    protocols: auto::Builder<TokioExecutor>,
+    connections: Arc<GracefulShutdown>,
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+    loops: TaskTracker,
+}
+
+/// Connections at once. A pod has one model, which has a few.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// How long a connection may be silent before its first byte, and between the bytes of its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// Serves nothing yet. Stops accepting when `stop` is cancelled.
+    pub fn new(stop: CancellationToken) -> Self {
+        let mut protocols = auto::Builder::new(TokioExecutor::new());
+        protocols.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        protocols
+            .http2()
+            .timer(TokioTimer::new())
+            // One large request must not hold up those beside it on the connection.
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_concurrent_streams(1024)
+            // What a client that vanished holds is given up in time.
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        Self {
+            protocols,
+            connections: Arc::new(GracefulShutdown::new()),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            stop,
+            loops: TaskTracker::new(),
+        }
+    }
+
+    /// Accepts at `listener` from now on, in the background.
+    pub fn serve(&self, listener: Listener, router: Router) {
+        let accept = Accept {
+            protocols: self.protocols.clone(),
+            connections: Arc::clone(&self.connections),
+            permits: Arc::clone(&self.permits),
+            stop: self.stop.clone(),
+            router,
+        };
+        self.loops.spawn(accept.run(listener));
+    }
+
+    /// Waits for the requests under way, for `grace` at most. `false` if some were cut off.
+    ///
+    /// To be called once `stop` was cancelled.
+    pub async fn drain(self, grace: Duration) -> bool {
+        let drained = async {
+            self.loops.close();
+            self.loops.wait().await;
+            // Only accept loops hold it, and they have ended.
+            if let Ok(connections) = Arc::try_unwrap(self.connections) {
+                connections.shutdown().await;
+            }
+        };
+        time::timeout(grace, drained).await.is_ok()
+    }
+}
+
+struct Accept {
+    protocols: auto::Builder<TokioExecutor>,
+    connections: Arc<GracefulShutdown>,
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+    router: Router,
+}
+
+impl Accept {
+    async fn run(self, listener: Listener) {
+        loop {
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            let accepted = async {
+                let permit = permit.await.expect("the semaphore is never closed");
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = accepted => accepted,
+            };
+            match accepted {
+                Ok(connection) => self.spawn(connection, permit),
+                Err(error) => {
+                    // Out of file descriptors, mostly: a moment later there may be some.
+                    warn!(address = %listener.address(), %error, "cannot accept a connection");
+                    time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, connection: Connection, permit: tokio::sync::OwnedSemaphorePermit) {
+        let protocols = self.protocols.clone();
+        let service = TowerToHyperService::new(self.router.clone());
+        let watcher = self.connections.watcher();
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            // hyper-util tells the protocols apart by the first bytes, and would wait for ever.
+            let first_byte = time::timeout(HEAD_TIMEOUT, connection.readable());
+            let spoke = tokio::select! {
+                () = stop.cancelled() => false,
+                readable = first_byte => matches!(readable, Ok(Ok(()))),
+            };
+            if !spoke {
+                return;
+            }
+            let io = TokioIo::new(connection.into_stream());
+            let served = protocols.serve_connection(io, service).into_owned();
+            if let Err(error) = watcher.watch(served).await {
+                debug!(%error, "a connection ended with an error");
+            }
+        });
+    }
+}

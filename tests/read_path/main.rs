@@ -1,0 +1,7 @@
+//! The whole read path, over a store in memory and with a paused clock.
+
+mod coalescing;
+mod fixture;
+mod resilience;
+mod staleness;
+mod unavailable;

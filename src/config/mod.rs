@@ -3,7 +3,11 @@
 //! [`Config::load`] reads them all, and says everything that is wrong with them at once.
 //! `feature_store.yaml` is Feast's own file; `larder.yaml` ([`file`]) is larder's, and optional.
 
+mod connection_string;
+mod expand;
+mod feast;
 pub mod file;
+mod load;
 mod problem;
 mod surroundings;
 mod tree;
@@ -100,4 +104,12 @@ pub struct FeastSettings {
     pub key_encoding: KeyEncoding,
     /// `enable_online_feature_view_versioning`.
     pub versioning: bool,
+}
+
+/// The JSON schema of `larder.yaml`, for editors.
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(file::File);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is JSON");
+    text.push('\n');
+    text
 }

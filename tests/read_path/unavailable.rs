@@ -21,7 +21,7 @@ async fn by_default_a_request_fails_only_if_a_view_has_nothing_to_answer() {
     let fixture = fixture(OnUnavailable::Partial);
     assert_eq!(fixture.trips(&[0, 1, 2], Wish::default()).await.unwrap(), PARTLY);
     let answers = fixture.answers(&["stats:trips"], &[0, 1], Wish::default()).await.unwrap();
-    assert_eq!(answers.summary().unavailable_views, ["stats".into()]);
+    assert_eq!(answers.summary().unavailable_views, [std::sync::Arc::from("stats")]);
 
     let error = fixture.answers(&["stats:trips", "rates:rating"], &[1, 1], Wish::default()).await;
     assert!(matches!(error, Err(ProxyError::Unavailable { view, .. }) if &*view == "stats"));

@@ -1,0 +1,316 @@
+//! `larder.yaml` under the environment under the flags, checked and converted.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use super::{
+    Config, ConfigErrors, Sources, Surroundings, feast,
+    feast::read_file,
+    file::{self, File, FreshnessSection, OnUnavailable, StatusCompat},
+    problem::{Origin, Problems},
+    tree::{Dialect, Node, Value, parse},
+    typed,
+    units::{AddressOrOff, Auto},
+};
+use crate::{
+    api::{ApiSettings, TtlOnReadByApi},
+    net::ListenAddress,
+    proxy::{self, Freshness, FreshnessTable, RequestLimits},
+    resilience::{BreakerPolicy, Limits},
+};
+
+/// The default bound of the cache, where the container's limit allows.
+const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
+
+/// Less holds no useful number of rows.
+const MIN_CACHE_BYTES: u64 = 1 << 20;
+
+impl Config {
+    /// Reads everything, and says all that is wrong with it at once.
+    pub fn load(sources: &Sources, surroundings: &Surroundings) -> Result<Self, ConfigErrors> {
+        let mut problems = Problems::default();
+        let mut tree = layers(sources, surroundings, &mut problems);
+        let said = tree.clone();
+        let file: File = typed::read(&mut tree, &mut problems);
+        check(&file, &said, &mut problems);
+        let ignore_auth = file.feast.ignore_auth;
+        let feast = feast::read(sources, surroundings, &file.store, ignore_auth, &mut problems);
+        match feast {
+            Some(feast) if problems.errors.is_empty() => {
+                Ok(convert(&file, feast, surroundings, problems))
+            }
+            _ => Err(ConfigErrors(problems.errors)),
+        }
+    }
+}
+
+/// The file, the environment over it, and the flags over both.
+fn layers(sources: &Sources, surroundings: &Surroundings, problems: &mut Problems) -> Node {
+    let mut tree = Node::empty();
+    if let Some(path) = &sources.config {
+        let parsed = read_file(path, surroundings)
+            .and_then(|(origin, text)| parse(&text, &origin, Dialect::Larder));
+        match parsed {
+            // A file of nothing but comments is no mapping, and as good as an empty one.
+            Ok(node) if node.value == Value::Null => {}
+            Ok(node) => tree = node,
+            Err(problem) => problems.errors.push(problem),
+        }
+    }
+    for (name, value) in &surroundings.environment {
+        if let Some(path) = setting_of(name) {
+            let origin = Origin::Environment(name.as_str().into());
+            tree.overlay(layer(&path, value, &origin));
+        }
+    }
+    for flag in &sources.flags {
+        let origin = Origin::Flag(flag.name.as_str().into());
+        tree.overlay(layer(&flag.key, &flag.value, &origin));
+    }
+    tree
+}
+
+fn layer(path: &str, text: &str, origin: &Origin) -> Node {
+    let value = match parse(text, origin, Dialect::Larder) {
+        Ok(node) => node.value,
+        // What is no YAML is taken as the text it is.
+        Err(_) => Value::Text(text.to_owned()),
+    };
+    let path: Vec<_> = path.split('.').collect();
+    Node::at_path(&path, value, origin)
+}
+
+/// `cache.max_bytes` for `LARDER_CACHE__MAX_BYTES`.
+///
+/// Other variables begin with `LARDER_`, too: what Kubernetes sets for a Service of that name, and
+/// what tells a model where larder is. Only those with a `__`, or named like a whole key, count.
+fn setting_of(name: &str) -> Option<String> {
+    let key = name.strip_prefix("LARDER_")?;
+    let whole = ["LISTEN", "ADMIN", "UNIX_SOCKET_MODE"].contains(&key);
+    (whole || key.contains("__")).then(|| key.to_ascii_lowercase().replace("__", "."))
+}
+
+/// What the types cannot say.
+fn check(file: &File, said: &Node, problems: &mut Problems) {
+    let mut checks = Checks { said, problems };
+    checks.freshness(&file.freshness);
+    let File { store, requests, registry, .. } = file;
+    checks.positive("store.timeout", !store.timeout.0.is_zero());
+    checks.positive("store.connect_timeout", !store.connect_timeout.0.is_zero());
+    checks.positive("store.max_backoff", !store.max_backoff.0.is_zero());
+    checks.positive("store.max_in_flight", store.max_in_flight > 0);
+    checks.positive("store.sqlite.connections", store.sqlite.connections > 0);
+    let breaker = &store.breaker;
+    checks.positive("store.breaker.consecutive_failures", breaker.consecutive_failures > 0);
+    checks.positive("store.breaker.min_calls", breaker.min_calls > 0);
+    checks.positive("store.breaker.window", !breaker.window.0.is_zero());
+    checks.positive("store.breaker.probe_interval", !breaker.probe_interval.0.is_zero());
+    checks.share("store.breaker.failure_share", breaker.failure_share);
+    checks.positive("registry.refresh_interval", !registry.refresh_interval.0.is_zero());
+    checks.positive("requests.default_timeout", !requests.default_timeout.0.is_zero());
+    checks.positive("requests.max_body_bytes", requests.max_body_bytes.0 > 0);
+    checks.positive("requests.max_rows", requests.max_rows > 0);
+    checks.positive("requests.max_features", requests.max_features > 0);
+    checks.positive("requests.max_in_flight", requests.max_in_flight > 0);
+    if let Auto::Value(size) = file.cache.max_bytes
+        && size.0 < MIN_CACHE_BYTES
+    {
+        checks.error("cache.max_bytes", "must be at least 1MiB");
+    }
+    checks.addresses(file);
+}
+
+struct Checks<'a> {
+    said: &'a Node,
+    problems: &'a mut Problems,
+}
+
+impl Checks<'_> {
+    fn error(&mut self, key: &str, message: impl Into<String>) {
+        let origin = self.said.origin_of(key);
+        self.problems.error(&origin, key, message);
+    }
+
+    fn positive(&mut self, key: &str, holds: bool) {
+        if !holds {
+            self.error(key, "must be greater than 0");
+        }
+    }
+
+    fn share(&mut self, key: &str, share: f64) {
+        if !(share > 0.0 && share <= 1.0) {
+            self.error(key, format!("is {share}; must be greater than 0, and 1 at most"));
+        }
+    }
+
+    fn freshness(&mut self, freshness: &FreshnessSection) {
+        self.positive("freshness.ttl", !freshness.ttl.0.is_zero());
+        self.share("freshness.refresh_ahead", freshness.refresh_ahead);
+        for (name, view) in &freshness.views {
+            let ttl = view.ttl.is_none_or(|ttl| !ttl.0.is_zero());
+            self.positive(&format!("freshness.views.{name}.ttl"), ttl);
+            if let Some(share) = view.refresh_ahead {
+                self.share(&format!("freshness.views.{name}.refresh_ahead"), share);
+            }
+        }
+    }
+
+    fn addresses(&mut self, file: &File) {
+        let listen: Vec<_> = file.listen.0.iter().map(|address| &address.0).collect();
+        if listen.is_empty() {
+            self.error("listen", "is empty; expected an address to serve at");
+        }
+        for (place, address) in listen.iter().enumerate() {
+            if listen[..place].iter().any(|earlier| earlier.clashes_with(address)) {
+                self.error("listen", format!("`{address}` clashes with an earlier address"));
+            }
+        }
+        if let AddressOrOff::At(admin) = &file.admin
+            && let Some(other) = listen.iter().find(|address| address.clashes_with(admin))
+        {
+            self.error("admin", format!("`{admin}` clashes with `{other}` of `listen`"));
+        }
+    }
+}
+
+fn convert(
+    file: &File,
+    feast: super::FeastSettings,
+    surroundings: &Surroundings,
+    problems: Problems,
+) -> Config {
+    Config {
+        feast,
+        listen: file.listen.0.iter().map(|at| resolve(&at.0, surroundings)).collect(),
+        unix_socket_mode: file.unix_socket_mode.0,
+        admin: match &file.admin {
+            AddressOrOff::Off => None,
+            AddressOrOff::At(address) => Some(resolve(address, surroundings)),
+        },
+        cache_max_bytes: cache_bytes(file, surroundings),
+        freshness: freshness_table(&file.freshness),
+        limits: limits(file),
+        requests: RequestLimits {
+            max_rows: file.requests.max_rows,
+            max_features: file.requests.max_features,
+        },
+        api: ApiSettings {
+            default_timeout: file.requests.default_timeout.0,
+            max_body_bytes: usize::try_from(file.requests.max_body_bytes.0).unwrap_or(usize::MAX),
+            max_in_flight: file.requests.max_in_flight,
+            status: match file.compat.status {
+                StatusCompat::Larder => proxy::StatusCompat::Larder,
+                StatusCompat::Python => proxy::StatusCompat::Python,
+                StatusCompat::Proto => proxy::StatusCompat::Proto,
+            },
+            ttl_on_read: TtlOnReadByApi {
+                http: ttl_on_read(file.compat.ttl_on_read.http),
+                grpc: ttl_on_read(file.compat.ttl_on_read.grpc),
+                python_grpc: ttl_on_read(file.compat.ttl_on_read.python_grpc),
+            },
+        },
+        registry_refresh_interval: file.registry.refresh_interval.0,
+        shutdown_grace: file.shutdown.grace.0,
+        log_filter: file.log.level.targets(),
+        log_format: file.log.format,
+        worker_threads: worker_threads(file, surroundings),
+        warnings: problems.warnings,
+    }
+}
+
+/// Relative paths begin where larder was started.
+fn resolve(address: &ListenAddress, surroundings: &Surroundings) -> ListenAddress {
+    match address {
+        ListenAddress::Unix(path) => {
+            let path: PathBuf = surroundings.working_directory.join(path);
+            ListenAddress::Unix(path)
+        }
+        other => other.clone(),
+    }
+}
+
+fn cache_bytes(file: &File, surroundings: &Surroundings) -> u64 {
+    if let Auto::Value(size) = file.cache.max_bytes {
+        return size.0;
+    }
+    let downward = surroundings.environment.get("LARDER_MEMORY").and_then(|it| it.parse().ok());
+    let limit = downward.filter(|limit| *limit > 0).or(surroundings.memory_limit);
+    let half = limit.map_or(u64::MAX, |limit| limit / 2);
+    half.clamp(MIN_CACHE_BYTES, DEFAULT_CACHE_BYTES)
+}
+
+fn worker_threads(file: &File, surroundings: &Surroundings) -> usize {
+    if let Auto::Value(threads) = file.runtime.worker_threads {
+        return threads.get();
+    }
+    let downward = surroundings.environment.get("LARDER_CPU").and_then(|it| it.parse().ok());
+    downward.filter(|threads| *threads > 0).unwrap_or(surroundings.cores).max(1)
+}
+
+fn freshness_table(section: &FreshnessSection) -> FreshnessTable {
+    let mut default = Freshness::default();
+    default.policy.ttl = section.ttl.0;
+    default.policy.refresh_ahead = section.refresh_ahead;
+    default.policy.stale_while_revalidate = section.stale_while_revalidate.0;
+    default.policy.max_stale = section.max_stale.0;
+    default.policy.negative_ttl = section.negative_ttl.0;
+    default.policy.negative_max_stale = section.negative_max_stale.0;
+    default.stale_after = section.stale_after.0;
+    default.on_unavailable = on_unavailable(section.on_unavailable);
+    let views: HashMap<_, _> = section
+        .views
+        .iter()
+        .map(|(name, view)| (name.clone(), view_freshness(default, view)))
+        .collect();
+    FreshnessTable { default, views }
+}
+
+fn view_freshness(mut freshness: Freshness, view: &file::ViewFreshness) -> Freshness {
+    let Freshness { policy, stale_after, on_unavailable: unavailable } = &mut freshness;
+    for (setting, value) in [
+        (&mut policy.ttl, view.ttl),
+        (&mut policy.stale_while_revalidate, view.stale_while_revalidate),
+        (&mut policy.max_stale, view.max_stale),
+        (&mut policy.negative_ttl, view.negative_ttl),
+        (&mut policy.negative_max_stale, view.negative_max_stale),
+        (stale_after, view.stale_after),
+    ] {
+        if let Some(value) = value {
+            *setting = value.0;
+        }
+    }
+    policy.refresh_ahead = view.refresh_ahead.unwrap_or(policy.refresh_ahead);
+    *unavailable = view.on_unavailable.map_or(*unavailable, on_unavailable);
+    freshness
+}
+
+fn on_unavailable(section: OnUnavailable) -> proxy::OnUnavailable {
+    match section {
+        OnUnavailable::Partial => proxy::OnUnavailable::Partial,
+        OnUnavailable::Null => proxy::OnUnavailable::Null,
+        OnUnavailable::Error => proxy::OnUnavailable::Error,
+    }
+}
+
+fn ttl_on_read(section: file::TtlOnRead) -> proxy::TtlOnRead {
+    match section {
+        file::TtlOnRead::Off => proxy::TtlOnRead::Off,
+        file::TtlOnRead::Flag => proxy::TtlOnRead::Flag,
+        file::TtlOnRead::Null => proxy::TtlOnRead::Null,
+    }
+}
+
+fn limits(file: &File) -> Limits {
+    let store = &file.store;
+    Limits {
+        timeout: store.timeout.0,
+        max_in_flight: store.max_in_flight,
+        max_queue: store.max_queue,
+        breaker: BreakerPolicy {
+            consecutive_failures: store.breaker.consecutive_failures,
+            failure_share: store.breaker.failure_share,
+            min_calls: store.breaker.min_calls,
+            window: store.breaker.window.0,
+            probe_interval: store.breaker.probe_interval.0,
+        },
+    }
+}

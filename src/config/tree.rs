@@ -259,7 +259,12 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, node)) = access.next_entry::<Spanned<String>, Node>()? {
-            entries.push(Entry { key: key.value, origin: place(key.referenced), node });
+            let entry = Entry { key: key.value, origin: place(key.referenced), node };
+            // Of a repeated key the last counts, where the dialect lets it come here at all.
+            match entries.iter_mut().find(|known: &&mut Entry| known.key == entry.key) {
+                Some(known) => *known = entry,
+                None => entries.push(entry),
+            }
         }
         Ok(Value::Map(entries))
     }

@@ -177,6 +177,11 @@ impl<'de> de::Deserializer<'de> for &'de Node {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
         match self.value {
             Value::Null => visitor.visit_map(Entries { entries: &[], next: 0 }),
+            // serde's own structs would take a list as their fields, in their order.
+            Value::List(_) => {
+                let mismatch: Mismatch = de::Error::invalid_type(Unexpected::Seq, &"a mapping");
+                Err(mismatch.at(&self.origin))
+            }
             _ => self.deserialize_any(visitor),
         }
     }

@@ -206,11 +206,12 @@ impl Scalar for LogFilter {
                                     target such as info,larder=debug";
 
     fn from_text(text: &str) -> Option<Self> {
-        let known = text.split(',').all(|part| {
-            let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
-            // Without a level, a lone target would switch everything else off.
-            level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
-        });
+        let known = !text.is_empty()
+            && text.split(',').all(|part| {
+                let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+                // Without a level, a lone target would switch everything else off.
+                level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
+            });
         (known && Targets::from_str(text).is_ok()).then(|| Self(text.to_owned()))
     }
 

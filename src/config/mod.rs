@@ -1,7 +1,7 @@
 //! The files, the environment and the flags.
 //!
 //! [`Config::load`] reads them all, and says everything that is wrong with them at once.
-//! `feature_store.yaml` is Feast's own file; `larder.yaml` ([`file`]) is larder's, and optional.
+//! `feature_store.yaml` is Feast's own file; `larder.yaml` ([`mod@file`]) is larder's, and optional.
 
 mod connection_string;
 mod expand;

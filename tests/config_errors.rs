@@ -1,0 +1,201 @@
+//! Wrong configurations: all that is wrong is said at once, with its place.
+
+use std::{fs, path::Path};
+
+use larder::{
+    config::{Config, Flag, Sources, Surroundings},
+    store::StoreSettings,
+};
+
+/// A folder with a `feature_store.yaml`, and perhaps a `larder.yaml`.
+struct Repo {
+    dir: tempfile::TempDir,
+    sources: Sources,
+    surroundings: Surroundings,
+}
+
+const MINIMAL: &str = "project: p\nregistry: r.db\n";
+
+impl Repo {
+    fn new(feature_store: &str, larder: Option<&str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("feature_store.yaml"), feature_store).unwrap();
+        let mut sources = Sources::default();
+        if let Some(text) = larder {
+            fs::write(dir.path().join("larder.yaml"), text).unwrap();
+            sources.config = Some("larder.yaml".into());
+        }
+        let surroundings = Surroundings {
+            working_directory: dir.path().into(),
+            cores: 3,
+            ..Surroundings::default()
+        };
+        Self { dir, sources, surroundings }
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.surroundings.environment.insert(name.into(), value.into());
+        self
+    }
+
+    fn flag(mut self, name: &str, key: &str, value: &str) -> Self {
+        self.sources.flags.push(Flag { name: name.into(), key: key.into(), value: value.into() });
+        self
+    }
+
+    fn load(&self) -> Config {
+        Config::load(&self.sources, &self.surroundings).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// The problems, without the folder's name.
+    #[track_caller]
+    fn errors(&self) -> Vec<String> {
+        let errors = Config::load(&self.sources, &self.surroundings).unwrap_err();
+        let dir = format!("{}/", self.dir.path().display());
+        errors.0.iter().map(|problem| problem.to_string().replace(&dir, "")).collect()
+    }
+}
+
+#[test]
+fn everything_is_reported_at_once_from_every_source() {
+    let repo = Repo::new(
+        "project: p\nonline_store: {type: redis, connection_sting: h:1}\nauth: {type: oidc}\n",
+        Some(
+            "cache:\n  max_bytes: lots\nfreshness: {ttl: 0s, refresh_ahead: 1.5}\n\
+             store:\n  time_out: 1s\n",
+        ),
+    )
+    .variable("LARDER_STORE__MAX_QUEUE", "many")
+    .flag("--listen", "listen", "[\"nowhere\"]");
+    assert_eq!(
+        repo.errors(),
+        [
+            "larder.yaml:2:14: cache.max_bytes: is `lots`; expected `auto`, a size such as 256MiB, \
+             or a number of bytes",
+            "larder.yaml:5:3: store.time_out: no such key; did you mean `timeout`?",
+            "environment variable LARDER_STORE__MAX_QUEUE: store.max_queue: is `many`; expected a \
+             whole number, not below 0",
+            "--listen: listen[0]: is `nowhere`; expected an address such as 127.0.0.1:6566, :6566, \
+             unix:PATH or unix-abstract:NAME",
+            "larder.yaml:3:18: freshness.ttl: must be greater than 0",
+            "larder.yaml:3:37: freshness.refresh_ahead: is 1.5; must be greater than 0, and 1 at \
+             most",
+            "feature_store.yaml:3:14: auth.type: is the text `oidc`, which larder does not \
+             enforce; set `no_auth`, or pass --ignore-feast-auth to serve everybody who reaches \
+             its port",
+            "feature_store.yaml: registry: is missing; expected the registry's path, as in \
+             `registry: registry.db`",
+            "feature_store.yaml:2:29: online_store.connection_sting: no such option; did you mean \
+             `connection_string`?",
+        ]
+    );
+}
+
+#[test]
+fn flags_win_over_variables_and_these_over_the_file() {
+    let larder = "requests: {max_rows: 1, max_features: 1, max_in_flight: 1}\n";
+    let repo = Repo::new(MINIMAL, Some(larder))
+        .variable("LARDER_REQUESTS__MAX_FEATURES", "2")
+        .variable("LARDER_REQUESTS__MAX_IN_FLIGHT", "2")
+        .flag("--set", "requests.max_in_flight", "3");
+    let config = repo.load();
+    let seen = (config.requests.max_rows, config.requests.max_features, config.api.max_in_flight);
+    assert_eq!(seen, (1, 2, 3));
+}
+
+#[test]
+fn variables_that_are_no_settings_are_left_alone() {
+    let repo = Repo::new(MINIMAL, None)
+        .variable("LARDER_PORT_6566_TCP", "tcp://10.0.0.1:6566")
+        .variable("LARDER_ADDRESS", "127.0.0.1:6566")
+        .variable("LARDER_MEMORY", "134217728")
+        .variable("LARDER_CPU", "1");
+    let config = repo.load();
+    assert_eq!((config.cache_max_bytes, config.worker_threads), (64 << 20, 1));
+}
+
+#[test]
+fn relative_paths_begin_in_the_repo_and_variables_are_expanded() {
+    let mut repo = Repo::new("project: ${NAME}\nregistry: data/$FILE\n", None)
+        .variable("NAME", "from-outside")
+        .variable("FILE", "r.db");
+    let config = repo.load();
+    assert_eq!(&*config.feast.project, "from-outside");
+    assert_eq!(config.feast.registry_path, repo.dir.path().join("data/r.db"));
+    let StoreSettings::Sqlite(sqlite) = config.feast.store else {
+        panic!("SQLite is Feast's default")
+    };
+    assert_eq!(sqlite.path, repo.dir.path().join("data/online.db"));
+
+    // With -f, they still begin in the repo, not beside the file.
+    fs::create_dir(repo.dir.path().join("elsewhere")).unwrap();
+    repo.sources.feature_store_yaml = Some("feature_store.yaml".into());
+    repo.sources.chdir = Some("elsewhere".into());
+    let path = repo.load().feast.registry_path;
+    assert_eq!(path, repo.dir.path().join("elsewhere/data/r.db"));
+}
+
+#[test]
+fn a_redis_is_read_from_feasts_connection_string() {
+    let store = |connection: &str| {
+        let store = format!("online_store: {{type: redis, connection_string: '{connection}'}}\n");
+        Repo::new(&format!("{MINIMAL}{store}"), None)
+    };
+    let config = store("cache.default:6380,db=2,username=u,password=\"p=:w\"").load();
+    let StoreSettings::Redis(redis) = config.feast.store else { panic!("it is a Redis") };
+    assert_eq!((&*redis.host, redis.port, redis.db), ("cache.default", 6380, 2));
+    assert_eq!(redis.username.as_deref(), Some("u"));
+    assert_eq!(redis.password.unwrap().0, "p=:w");
+
+    for (connection, expected) in [
+        ("h", "expected `host:port` first"),
+        ("h:port", "expected `host:port` first"),
+        ("[::1]:6379", "expected `host:port` first"),
+        ("h:6379,ssl=true", "`ssl` is on"),
+        ("h:6379,db=x,password=hunter2", "`db` is no number"),
+    ] {
+        let errors = store(connection).errors();
+        assert!(errors[0].contains(expected), "{connection}: {errors:?}");
+        assert!(!errors[0].contains("hunter2"));
+    }
+}
+
+#[test]
+fn what_larder_cannot_honour_is_named() {
+    for (text, expected) in [
+        ("project: p\nregistry: s3://bucket/r.db\n", "reads registries from files only"),
+        ("project: p\nregistry: {registry_type: sql, path: x}\n", "registry.registry_type"),
+        ("project: p\nregistry: r\nonline_store: {type: dynamodb, region: x}\n", "`dynamodb`"),
+        ("project: p\nregistry: r\nonline_store:\n", "nothing to be served from"),
+        (
+            "project: p\nregistry: r\nonline_store: {type: redis, redis_type: redis_cluster}\n",
+            "redis_type",
+        ),
+        ("project: p\nregistry: r\nentity_key_serialization_version: '3'\n", "without quotes"),
+        ("project: p\nregistry: r\nentity_key_serialization_version: 4\n", "must be 1, 2 or 3"),
+        ("project: [p\n", "cannot be read as YAML"),
+    ] {
+        let errors = Repo::new(text, None).errors();
+        assert!(errors.iter().any(|error| error.contains(expected)), "{text}: {errors:?}");
+    }
+    let ignored = Repo::new(&format!("{MINIMAL}auth: {{type: oidc}}\n"), None).flag(
+        "--ignore-feast-auth",
+        "feast.ignore_auth",
+        "true",
+    );
+    assert_eq!(ignored.load().warnings.len(), 1);
+}
+
+#[test]
+fn feasts_file_may_come_in_a_variable() {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let encoded = BASE64_STANDARD.encode("project: encoded\nregistry: r.db\n");
+    let repo = Repo::new(MINIMAL, None).variable("FEATURE_STORE_YAML_BASE64", &encoded);
+    assert_eq!(&*repo.load().feast.project, "encoded");
+    let wrong = Repo::new(MINIMAL, None).variable("FEATURE_STORE_YAML_BASE64", "%%%");
+    assert!(wrong.errors()[0].contains("FEATURE_STORE_YAML_BASE64"));
+    let none = Sources { chdir: Some("/nonexistent".into()), ..Sources::default() };
+    let errors = Config::load(&none, &repo.surroundings).unwrap_err();
+    assert!(errors.to_string().contains("/nonexistent/feature_store.yaml"), "{errors}");
+    assert!(Path::new("/nonexistent").metadata().is_err());
+}

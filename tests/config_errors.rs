@@ -104,6 +104,18 @@ fn flags_win_over_variables_and_these_over_the_file() {
 }
 
 #[test]
+fn null_is_a_word_among_others() {
+    use larder::proxy::{OnUnavailable, TtlOnRead};
+    let larder = "freshness: {on_unavailable: null, views: {v: {on_unavailable: error}}}\n\
+                  compat: {ttl_on_read: {grpc: null, http: off}}\n";
+    let config = Repo::new(MINIMAL, Some(larder)).load();
+    assert_eq!(config.freshness.default.on_unavailable, OnUnavailable::Null);
+    assert_eq!(config.freshness.of("v").on_unavailable, OnUnavailable::Error);
+    let ttl_on_read = config.api.ttl_on_read;
+    assert_eq!((ttl_on_read.grpc, ttl_on_read.http), (TtlOnRead::Null, TtlOnRead::Off));
+}
+
+#[test]
 fn variables_that_are_no_settings_are_left_alone() {
     let repo = Repo::new(MINIMAL, None)
         .variable("LARDER_PORT_6566_TCP", "tcp://10.0.0.1:6566")

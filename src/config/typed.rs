@@ -194,6 +194,10 @@ impl<'de> de::Deserializer<'de> for &'de Node {
     ) -> Result<V::Value, Mismatch> {
         let result = match &self.value {
             Value::Text(text) => visitor.visit_enum(text.as_str().into_deserializer()),
+            // A word like the others to whoever writes it, and nothing to YAML.
+            Value::Null if variants.contains(&"null") => {
+                visitor.visit_enum("null".into_deserializer())
+            }
             other => Err(de::Error::custom(format_args!(
                 "is {}; expected one of {}",
                 other.describe(),

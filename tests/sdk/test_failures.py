@@ -144,6 +144,7 @@ def test_larder_starts_without_its_store(fragile):
 
 def test_sigterm_lets_requests_finish(fragile):
     larder = fragile.larder(LARDER_STORE__TIMEOUT="20s", LARDER_REQUESTS__DEFAULT_TIMEOUT="25s")
+    assert values(ask(larder, [2])) == written([2]), "the connection stands"
     answers = []
     thaw = freeze(fragile)
     caller = threading.Thread(

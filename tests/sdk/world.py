@@ -157,7 +157,7 @@ class Larder(Process):
     def ask(self, features, entities, headers=None, **more):
         body = {"features": features, "entities": entities, **more}
         return requests.post(
-            self.url + "/get-online-features", json=body, headers=headers, timeout=10
+            self.url + "/get-online-features", json=body, headers=headers, timeout=30
         )
 
     def channel(self, target="tcp"):

@@ -159,10 +159,18 @@ async fn send(grpc: &mut Grpc<Channel>, method: &'static str, body: Bytes, cold:
     grpc.ready().await.expect("the connection stands");
     let mut request = Request::new(body);
     if cold {
-        request.metadata_mut().insert("larder-max-age-ms", "0".parse().expect("a number"));
+        let wishes = request.metadata_mut();
+        wishes.insert("larder-max-age-ms", "0".parse().expect("a number"));
+        // Else a read that takes long is answered from the cache.
+        wishes.insert("larder-allow-stale", "false".parse().expect("a word"));
     }
     let path = PathAndQuery::from_static(method);
-    grpc.unary(request, path, RawCodec).await.expect("every request is answered").into_inner()
+    let answer = grpc.unary(request, path, RawCodec).await.expect("every request is answered");
+    // The echo says nothing of the kind.
+    let said = answer.metadata();
+    assert!(said.get("larder-stale-rows").is_none_or(|rows| rows == "0"), "stale: {said:?}");
+    assert!(said.get("larder-unavailable-views").is_none(), "rows are missing: {said:?}");
+    answer.into_inner()
 }
 
 fn request(load: &Load) -> Bytes {

@@ -10,8 +10,9 @@
 //! rate. Keys are drawn by Zipf's law. For comparison an echo server, made of the same listener
 //! and gRPC stack, gives back an answer of the same bytes at once.
 //!
-//! "cold" requests carry `larder-max-age-ms: 0`: each reads the store. Everything stays on
-//! loopback, and every process that is started is ended.
+//! "cold" requests carry `larder-max-age-ms: 0` and `larder-allow-stale: false`: each reads the
+//! store. An answer with rows that are stale or missing ends the run. Everything stays on loopback,
+//! and every process that is started is ended.
 
 mod client;
 mod echo;

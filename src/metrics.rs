@@ -52,6 +52,10 @@ const GAUGES: &[(&str, &str)] = &[
     ("larder_cache_max_bytes", "Bytes that they may take."),
     ("larder_flights", "Rows that are being read now."),
     (
+        "larder_requests_in_flight",
+        "Requests for features that are under way, of at most requests.max_in_flight.",
+    ),
+    (
         "larder_registry_snapshot_age_seconds",
         "Seconds since the feature registry was last read successfully, changed or not.",
     ),
@@ -107,6 +111,8 @@ pub struct Metrics {
     pub rows: RowMetrics,
     /// Age of the oldest row of each answer, in seconds.
     pub served_age: Histogram,
+    /// Requests for features that are under way.
+    pub requests_in_flight: Gauge,
     feast_requests: Counter,
     feast_entities: Histogram,
     // Handles by what distinguishes them: asking the recorder for one takes a lock and a hash map.
@@ -179,6 +185,8 @@ impl Metrics {
             handle: recorder.handle(),
             rows,
             served_age: histogram(&recorder, "larder_served_age_seconds", &[]),
+            requests_in_flight: recorder
+                .register_gauge(&key("larder_requests_in_flight", &[]), &METADATA),
             feast_requests: counter(&recorder, "feast_online_features_request_total", &[]),
             feast_entities: histogram(&recorder, "feast_online_features_entity_count", &[]),
             counters: RwLock::default(),

@@ -1,7 +1,9 @@
 """Makes data/ again: seeded rows, which Feast itself applies and materializes.
 
 Run it with Feast 0.67 (`scripts/test` keeps a venv that has it). The rows are the same each time;
-Feast stamps its registry with the time and an id, so that file differs.
+Feast stamps its registry with the time and an id, so that file differs. It also notes there which
+local file is the online store, for `feast teardown`; that is taken out, for it names this machine's
+folders and nothing that serves reads it.
 """
 
 import sqlite3
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from feast.protos.feast.core.Registry_pb2 import Registry
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
@@ -73,6 +76,12 @@ def feast(*arguments):
     subprocess.run([command, "-c", HERE, *arguments], check=True)
 
 
+def forget_infra(file):
+    registry = Registry.FromString(file.read_bytes())
+    registry.ClearField("infra")
+    file.write_bytes(registry.SerializeToString(deterministic=True))
+
+
 def main():
     DATA.mkdir(exist_ok=True)
     for old in ("registry.db", "online.db"):
@@ -83,6 +92,7 @@ def main():
     activity(random, user_id).to_parquet(DATA / "user_activity.parquet")
     feast("apply")
     feast("materialize", "2026-11-01T00:00:00", "2026-11-21T00:00:00")
+    forget_infra(DATA / "registry.db")
     with sqlite3.connect(DATA / "online.db") as online:
         online.execute("PRAGMA journal_mode = DELETE")
         online.commit()

@@ -9,7 +9,11 @@ use std::{
 };
 
 use http::HeaderMap;
-use tokio::{sync::Semaphore, time::Instant};
+use metrics::Gauge;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use tracing::warn;
 
 use super::{
@@ -46,6 +50,18 @@ pub(super) struct Answered {
     pub(super) headers: HeaderMap,
 }
 
+/// A place among the requests under way; given back when dropped, by a caller that left, too.
+struct Place<'a> {
+    _permit: SemaphorePermit<'a>,
+    in_flight: &'a Gauge,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.in_flight.decrement(1.0);
+    }
+}
+
 impl Api {
     pub(super) fn new(state: ApiState) -> Arc<Self> {
         let under_way = Semaphore::new(state.settings.max_in_flight.min(Semaphore::MAX_PERMITS));
@@ -64,11 +80,19 @@ impl Api {
             dialect: call.dialect,
             deadline: now.instant + wishes.timeout,
         };
-        let _place = self.under_way.try_acquire().map_err(|_| Failure::Overloaded)?;
+        let _place = self.take_place()?;
         let answers = self.state.proxy.get_online_features(&request, now).await?;
         let mut headers = HeaderMap::new();
         put_summary(&answers.summary(), &mut headers);
         Ok(Answered { answers, headers })
+    }
+
+    /// A place among the requests under way, unless all are taken.
+    fn take_place(&self) -> Result<Place<'_>, Failure> {
+        let permit = self.under_way.try_acquire().map_err(|_| Failure::Overloaded)?;
+        let in_flight = &self.state.metrics.requests_in_flight;
+        in_flight.increment(1.0);
+        Ok(Place { _permit: permit, in_flight })
     }
 
     /// Counts an answer as Feast's server would.

@@ -5,7 +5,7 @@ mod api_fixture;
 mod hostile;
 mod standard;
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::body::Body;
@@ -25,6 +25,7 @@ use larder::{
 };
 use prost::Message;
 use serde_json::{Value as Json, json};
+use tokio::time::advance;
 use tonic::Code;
 
 use api_fixture::{
@@ -175,10 +176,6 @@ async fn an_answer_says_what_it_is_made_of() {
     assert_eq!(called.headers["larder-stale-rows"], "0");
     assert_eq!(called.headers["larder-stores"], "default");
     assert!(!called.headers.contains_key("larder-unavailable-views"));
-
-    let json = r#"{"features": ["short_ttl:v"], "entities": {"item_id": [1]}}"#;
-    let answer = server.post(json, &[("larder-max-age-ms", "0")]).await;
-    assert_eq!((answer.status, &answer.headers["larder-age-ms"]), (200, &"0".parse().unwrap()));
 }
 
 #[tokio::test]
@@ -341,6 +338,25 @@ async fn a_kind_of_value_that_is_not_known_passes_grpc_and_is_null_and_counted_i
     assert_eq!(answer.json()["results"][1]["values"], json!([null, null]));
     let text = server.metrics.render();
     assert!(text.contains("larder_undecodable_values_total 2"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_no_older_than_its_caller_wants() {
+    let server = server_over(Arc::new(Newer), ApiSettings::default());
+    let json = r#"{"features": ["short_ttl:v"], "entities": {"item_id": [1]}}"#;
+    // What the caller wants, after five seconds each, and the age that is answered.
+    for (wanted, age) in [
+        (None, "0"),
+        (None, "5000"),
+        (Some("10000"), "10000"),
+        (Some("14999"), "0"),
+        (Some("0"), "0"),
+    ] {
+        let header = wanted.map(|millis| ("larder-max-age-ms", millis));
+        let answer = server.post(json, header.as_slice()).await;
+        assert_eq!((answer.status, &answer.headers["larder-age-ms"]), (200, &age.parse().unwrap()));
+        advance(Duration::from_secs(5)).await;
+    }
 }
 
 #[tokio::test]

@@ -2,8 +2,12 @@
 
 import signal
 import threading
+import time
 
 import pytest
+from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequest
+from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
+
 from world import connects, until
 
 FEATURES = ["rides:count", "rides:home"]
@@ -107,6 +111,43 @@ def test_an_update_is_seen_once_the_store_is_back(fragile):
     fragile.start()
     fragile.push([3], count=77)
     until(lambda: count() == [77], "the update is seen", 10)
+
+
+def of_one_row(rider):
+    request = GetOnlineFeaturesRequest()
+    request.features.val.append("rides:count")
+    request.entities["rider_id"].val.add().int64_val = rider
+    return request
+
+
+@pytest.mark.parametrize("row", ["cold", "stale"])
+@pytest.mark.parametrize("first", ["stays", "leaves"])
+def test_a_thousand_requests_for_one_row_are_one_command_to_redis(fragile, row, first):
+    # No caller is to be answered before all of them ask, be it with a stale value.
+    larder = fragile.larder(
+        LARDER_STORE__TIMEOUT="30s",
+        LARDER_REQUESTS__DEFAULT_TIMEOUT="60s",
+        LARDER_FRESHNESS__STALE_AFTER="30s",
+        LARDER_FRESHNESS__TTL="300ms" if row == "stale" else "60s",
+    )
+    load_rows(larder, [2 if row == "stale" else 1])
+    until(lambda: larder.sum("larder_flights") == 0, "nothing is under way", 10)
+    time.sleep(0.4 if row == "stale" else 0)
+    commands = fragile.redis.commands("hmget")
+    with larder.channel() as channel:
+        ask_for = ServingServiceStub(channel).GetOnlineFeatures.future
+        thaw = freeze(fragile)
+        callers = [ask_for(of_one_row(2), timeout=90)]
+        until(lambda: larder.sum("larder_flights") == 1, "the store is asked", 10)
+        callers += [ask_for(of_one_row(2), timeout=90) for _ in range(999)]
+        until(lambda: larder.sum("larder_requests_in_flight") == 1000, "all wait", 30)
+        if first == "leaves":
+            callers.pop(0).cancel()
+            until(lambda: larder.sum("larder_requests_in_flight") == 999, "one has left", 30)
+        thaw()
+        for caller in callers:
+            assert caller.result().results[1].values[0].int64_val == 6
+    assert fragile.redis.commands("hmget") == commands + 1
 
 
 def test_rows_never_seen_are_unavailable_and_say_so(fragile):

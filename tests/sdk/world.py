@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -97,6 +98,11 @@ class Redis(Process):
 
     def answers(self):
         return self.ask("ping") == "PONG"
+
+    def commands(self, name):
+        """How many commands of that name it was sent."""
+        found = re.search(rf"cmdstat_{name}:calls=(\d+)", self.ask("info", "commandstats"))
+        return int(found[1]) if found else 0
 
     def kill(self):
         """Kills it after it has written its rows to its folder, where `again` finds them."""

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     api::{
-        self, ApiState,
+        self, ApiState, InFlight,
         admin::{self, AdminState},
     },
     cache::FeatureCache,
@@ -85,11 +85,13 @@ impl App {
         tokio::spawn(self.refresher.run(background.clone()));
         tokio::spawn(upkeep(Arc::clone(&self.metrics), background.clone()));
 
+        let in_flight = Arc::new(InFlight::at_most(self.config.api.max_in_flight));
         let router = api::router(ApiState {
             proxy: Arc::clone(&self.proxy),
             metrics: Arc::clone(&self.metrics),
             registry: Arc::clone(&self.registry),
             registry_status: self.registry_status.clone(),
+            in_flight: Arc::clone(&in_flight),
             settings: self.config.api,
         });
         let server = Server::new(stop.clone());
@@ -105,6 +107,7 @@ impl App {
                 metrics: self.metrics,
                 registry: self.registry,
                 registry_status: self.registry_status,
+                in_flight,
                 listening: Arc::clone(&listening),
                 now: clock::now,
             };

@@ -111,8 +111,6 @@ pub struct Metrics {
     pub rows: RowMetrics,
     /// Age of the oldest row of each answer, in seconds.
     pub served_age: Histogram,
-    /// Requests for features that are under way.
-    pub requests_in_flight: Gauge,
     feast_requests: Counter,
     feast_entities: Histogram,
     // Handles by what distinguishes them: asking the recorder for one takes a lock and a hash map.
@@ -185,8 +183,6 @@ impl Metrics {
             handle: recorder.handle(),
             rows,
             served_age: histogram(&recorder, "larder_served_age_seconds", &[]),
-            requests_in_flight: recorder
-                .register_gauge(&key("larder_requests_in_flight", &[]), &METADATA),
             feast_requests: counter(&recorder, "feast_online_features_request_total", &[]),
             feast_entities: histogram(&recorder, "feast_online_features_entity_count", &[]),
             counters: RwLock::default(),

@@ -20,6 +20,7 @@ use axum::{
 };
 use serde_json::json;
 
+use super::InFlight;
 use crate::{
     clock::Now,
     metrics::Metrics,
@@ -37,6 +38,8 @@ pub struct AdminState {
     pub registry: Arc<RegistryHandle>,
     /// How its refreshes go.
     pub registry_status: StatusHandle,
+    /// The requests under way.
+    pub in_flight: Arc<InFlight>,
     /// Whether all listeners are open, and larder is not stopping.
     pub listening: Arc<AtomicBool>,
     /// The clock.
@@ -122,6 +125,7 @@ impl AdminState {
         set("larder_cache_bytes", proxy.cache.bytes as f64);
         set("larder_cache_max_bytes", proxy.cache.max_bytes as f64);
         set("larder_flights", proxy.rows_being_read as f64);
+        set("larder_requests_in_flight", self.in_flight.count() as f64);
         set("larder_registry_loaded", if registry.is_loaded() { 1.0 } else { 0.0 });
         set("larder_registry_consecutive_failures", f64::from(registry.consecutive_failures));
         if let Some(age) = registry.age_seconds((self.now)().unix_seconds) {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use http::HeaderMap;
-use metrics::Gauge;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::Instant,
@@ -30,7 +29,6 @@ use crate::{
 /// What the handlers share.
 pub(super) struct Api {
     pub(super) state: ApiState,
-    under_way: Semaphore,
     undecodable: AtomicU64,
 }
 
@@ -50,22 +48,33 @@ pub(super) struct Answered {
     pub(super) headers: HeaderMap,
 }
 
-/// A place among the requests under way; given back when dropped, by a caller that left, too.
-struct Place<'a> {
-    _permit: SemaphorePermit<'a>,
-    in_flight: &'a Gauge,
+/// The requests under way, and the most there may be.
+pub struct InFlight {
+    free: Semaphore,
+    most: usize,
 }
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.in_flight.decrement(1.0);
+impl InFlight {
+    /// None yet.
+    pub fn at_most(most: usize) -> Self {
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Self { free: Semaphore::new(most), most }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.most - self.free.available_permits()
+    }
+
+    /// Counts one more, until what is returned is dropped: by a caller that left, too.
+    fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.free.try_acquire().map_err(|_| Failure::Overloaded)
     }
 }
 
 impl Api {
     pub(super) fn new(state: ApiState) -> Arc<Self> {
-        let under_way = Semaphore::new(state.settings.max_in_flight.min(Semaphore::MAX_PERMITS));
-        Arc::new(Self { state, under_way, undecodable: AtomicU64::new(0) })
+        Arc::new(Self { state, undecodable: AtomicU64::new(0) })
     }
 
     /// Answers a call.
@@ -80,19 +89,11 @@ impl Api {
             dialect: call.dialect,
             deadline: now.instant + wishes.timeout,
         };
-        let _place = self.take_place()?;
+        let _entered = self.state.in_flight.enter()?;
         let answers = self.state.proxy.get_online_features(&request, now).await?;
         let mut headers = HeaderMap::new();
         put_summary(&answers.summary(), &mut headers);
         Ok(Answered { answers, headers })
-    }
-
-    /// A place among the requests under way, unless all are taken.
-    fn take_place(&self) -> Result<Place<'_>, Failure> {
-        let permit = self.under_way.try_acquire().map_err(|_| Failure::Overloaded)?;
-        let in_flight = &self.state.metrics.requests_in_flight;
-        in_flight.increment(1.0);
-        Ok(Place { _permit: permit, in_flight })
     }
 
     /// Counts an answer as Feast's server would.

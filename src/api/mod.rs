@@ -25,6 +25,7 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 
 use self::call::Api;
+pub use self::call::InFlight;
 use crate::{
     metrics::Metrics,
     proxy::{FeatureProxy, StatusCompat, TtlOnRead},
@@ -41,6 +42,8 @@ pub struct ApiState {
     pub registry: Arc<RegistryHandle>,
     /// Says why not.
     pub registry_status: StatusHandle,
+    /// The requests under way; more are refused.
+    pub in_flight: Arc<InFlight>,
     /// What operators may set.
     pub settings: ApiSettings,
 }

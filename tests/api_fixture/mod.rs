@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use larder::{
-    api::{ApiSettings, ApiState, router},
+    api::{ApiSettings, ApiState, InFlight, router},
     cache::FeatureCache,
     metrics::Metrics,
     model::{KeyEncoding, StoreId},
@@ -79,6 +79,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             registry: Arc::clone(&registry),
             registry_status,
+            in_flight: Arc::new(InFlight::at_most(settings.max_in_flight)),
             settings,
         });
         Self { router, registry, metrics }

@@ -1,5 +1,8 @@
 """Requests at random, from a seed: lists of features and entities, of any shape."""
 
+from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequest
+from feast.protos.feast.types.Value_pb2 import Value
+
 ALL_TYPES = [
     f"all_types:f_{t}"
     for t in "str i32 i64 f32 f64 bool bytes ts lstr li32 li64 lf32 lf64 lbool lbytes lts set"
@@ -67,3 +70,19 @@ def of_service(random):
         "entities": rows(random, keys),
         "full_feature_names": must_be_full or random.random() < 0.5,
     }
+
+
+def message(body):
+    """A request's JSON body as Feast's message."""
+    request = GetOnlineFeaturesRequest(full_feature_names=body["full_feature_names"])
+    if "feature_service" in body:
+        request.feature_service = body["feature_service"]
+    else:
+        request.features.val.extend(body["features"])
+    for name, column in body["entities"].items():
+        for value in column:
+            text = isinstance(value, str)
+            request.entities[name].val.append(
+                Value(string_val=value) if text else Value(int64_val=value)
+            )
+    return request

@@ -49,15 +49,11 @@ def redis_repo(base):
     redis.stop()
 
 
-# Machines that run tests stall; what a store that is slow does to answers is tested apart.
-PATIENT = {"LARDER_STORE__TIMEOUT": "10s", "LARDER_REQUESTS__DEFAULT_TIMEOUT": "15s"}
-
-
 def served(kind, repo, redis):
     processes = []
     try:
         processes.append(FeastServer(repo))
-        processes.append(Larder(repo, **PATIENT))
+        processes.append(Larder(repo))
         yield Place(kind, repo, redis, *processes)
     finally:
         for process in processes:
@@ -95,7 +91,7 @@ def fragile(redis_repo, tmp_path):
 
         def larder(self, **environment):
             environment = {"LARDER_FRESHNESS__TTL": "300ms", **environment}
-            processes.append(Larder(self.repo_, **environment))
+            processes.append(Larder(self.repo_, patient=False, **environment))
             return processes[-1]
 
         def kill(self):

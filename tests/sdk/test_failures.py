@@ -5,9 +5,9 @@ import threading
 import time
 
 import pytest
-from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequest
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 
+from asks import message
 from world import connects, until
 
 FEATURES = ["rides:count", "rides:home"]
@@ -34,7 +34,7 @@ def ask(larder, riders=SEEN, **more):
 
 def load_rows(larder, riders=SEEN):
     """Has the cache filled, however often a machine that stalls makes the store time out."""
-    until(lambda: ask(larder, riders).status_code == 200, "the rows are loaded", 10)
+    until(lambda: ask(larder, riders).status_code == 200, "the rows are loaded")
     assert values(ask(larder, riders)) == written(riders)
 
 
@@ -85,14 +85,14 @@ def test_rows_seen_before_are_answered_while_the_store_is_gone(fragile, harm):
     load = Load(larder)
     try:
         mend = harm(fragile)
-        until(lambda: stale_rows(ask(larder)) == len(SEEN), "all rows are stale", 10)
-        until(lambda: larder.sum("larder_breaker_open") == 1, "the breaker is open", 10)
+        until(lambda: stale_rows(ask(larder)) == len(SEEN), "all rows are stale")
+        until(lambda: larder.sum("larder_breaker_open") == 1, "the breaker is open")
         assert larder.sum("larder_rows_total", outcome="stale") > 0
         asked = load.count
-        until(lambda: load.count > asked + 200, "callers go on", 30)
+        until(lambda: load.count > asked + 200, "callers go on")
         mend()
-        until(lambda: stale_rows(ask(larder)) == 0, "rows are fresh again", 5)
-        until(lambda: larder.sum("larder_breaker_open") == 0, "the breaker is closed", 5)
+        until(lambda: stale_rows(ask(larder)) == 0, "rows are fresh again")
+        until(lambda: larder.sum("larder_breaker_open") == 0, "the breaker is closed")
     finally:
         load.stop()
     assert load.wrong == []
@@ -106,18 +106,11 @@ def test_an_update_is_seen_once_the_store_is_back(fragile):
 
     assert count() == [2]
     fragile.kill()
-    until(lambda: larder.sum("larder_rows_total", outcome="stale") or not count(), "stale", 10)
+    until(lambda: larder.sum("larder_rows_total", outcome="stale") or not count(), "stale")
     assert count() == [2]
     fragile.start()
     fragile.push([3], count=77)
-    until(lambda: count() == [77], "the update is seen", 10)
-
-
-def of_one_row(rider):
-    request = GetOnlineFeaturesRequest()
-    request.features.val.append("rides:count")
-    request.entities["rider_id"].val.add().int64_val = rider
-    return request
+    until(lambda: count() == [77], "the update is seen")
 
 
 @pytest.mark.parametrize("row", ["cold", "stale"])
@@ -125,25 +118,27 @@ def of_one_row(rider):
 def test_a_thousand_requests_for_one_row_are_one_command_to_redis(fragile, row, first):
     # No caller is to be answered before all of them ask, be it with a stale value.
     larder = fragile.larder(
-        LARDER_STORE__TIMEOUT="30s",
-        LARDER_REQUESTS__DEFAULT_TIMEOUT="60s",
-        LARDER_FRESHNESS__STALE_AFTER="30s",
+        LARDER_STORE__TIMEOUT="4m",
+        LARDER_REQUESTS__DEFAULT_TIMEOUT="5m",
+        LARDER_FRESHNESS__STALE_AFTER="4m",
         LARDER_FRESHNESS__TTL="300ms" if row == "stale" else "60s",
     )
     load_rows(larder, [2 if row == "stale" else 1])
-    until(lambda: larder.sum("larder_flights") == 0, "nothing is under way", 10)
+    until(lambda: larder.sum("larder_flights") == 0, "nothing is under way")
     time.sleep(0.4 if row == "stale" else 0)
+    body = {"features": ["rides:count"], "entities": {"rider_id": [2]}}
+    request = message({**body, "full_feature_names": False})
     commands = fragile.redis.commands("hmget")
     with larder.channel() as channel:
         ask_for = ServingServiceStub(channel).GetOnlineFeatures.future
         thaw = freeze(fragile)
-        callers = [ask_for(of_one_row(2), timeout=90)]
-        until(lambda: larder.sum("larder_flights") == 1, "the store is asked", 10)
-        callers += [ask_for(of_one_row(2), timeout=90) for _ in range(999)]
-        until(lambda: larder.sum("larder_requests_in_flight") == 1000, "all wait", 30)
+        callers = [ask_for(request, timeout=300)]
+        until(lambda: larder.sum("larder_flights") == 1, "the store is asked")
+        callers += [ask_for(request, timeout=300) for _ in range(999)]
+        until(lambda: larder.sum("larder_requests_in_flight") == 1000, "all wait")
         if first == "leaves":
             callers.pop(0).cancel()
-            until(lambda: larder.sum("larder_requests_in_flight") == 999, "one has left", 30)
+            until(lambda: larder.sum("larder_requests_in_flight") == 999, "one has left")
         thaw()
         for caller in callers:
             assert caller.result().results[1].values[0].int64_val == 6
@@ -164,10 +159,10 @@ def test_rows_never_seen_are_unavailable_and_say_so(fragile):
     assert answer.json()["results"][1]["statuses"] == ["PRESENT", "INVALID"]
     assert "rides" in answer.headers["larder-unavailable-views"]
     # Past its time to live, a row is not for those who refuse stale ones.
-    until(lambda: stale_rows(ask(larder, [1])) == 1, "the row is stale", 10)
+    until(lambda: stale_rows(ask(larder, [1])) == 1, "the row is stale")
     assert ask(larder, [1], headers={"larder-allow-stale": "false"}).status_code == 503
     fragile.start()
-    until(lambda: ask(larder, [UNSEEN]).status_code == 200, "the store is asked again", 5)
+    until(lambda: ask(larder, [UNSEEN]).status_code == 200, "the store is asked again")
     assert values(ask(larder, [UNSEEN])) == written([UNSEEN])
 
 
@@ -186,7 +181,7 @@ def test_larder_starts_without_its_store(fragile):
     larder = fragile.larder()
     assert ask(larder, [1]).status_code == 503
     fragile.start()
-    until(lambda: ask(larder, [1]).status_code == 200, "rows are read", 5)
+    until(lambda: ask(larder, [1]).status_code == 200, "rows are read")
 
 
 def test_sigterm_lets_requests_finish(fragile):
@@ -200,9 +195,9 @@ def test_sigterm_lets_requests_finish(fragile):
         )
     )
     caller.start()
-    until(lambda: larder.sum("larder_flights") > 0, "the request waits for the store", 10)
+    until(lambda: larder.sum("larder_flights") > 0, "the request waits for the store")
     larder.signal(signal.SIGTERM)
-    until(lambda: not connects(larder.port), "larder accepts no connections", 10)
+    until(lambda: not connects(larder.port), "larder accepts no connections")
     thaw()
     caller.join()
     assert values(answers[0]) == written([1])

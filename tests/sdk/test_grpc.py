@@ -10,32 +10,15 @@ from feast.protos.feast.serving.GrpcServer_pb2_grpc import GrpcFeatureServerStub
 from feast.protos.feast.serving.ServingService_pb2 import (
     FieldStatus,
     GetFeastServingInfoRequest,
-    GetOnlineFeaturesRequest,
 )
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
-from feast.protos.feast.types.Value_pb2 import Value
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import asks
+from asks import message
 from world import GRPCURL, FeastListener
 
 STUBS = {"serving": ServingServiceStub, "python": GrpcFeatureServerStub}
-
-
-def message(body):
-    """A request's JSON body as Feast's message."""
-    request = GetOnlineFeaturesRequest(full_feature_names=body["full_feature_names"])
-    if "feature_service" in body:
-        request.feature_service = body["feature_service"]
-    else:
-        request.features.val.extend(body["features"])
-    for name, column in body["entities"].items():
-        for value in column:
-            text = isinstance(value, str)
-            request.entities[name].val.append(
-                Value(string_val=value) if text else Value(int64_val=value)
-            )
-    return request
 
 
 def columns(response):

@@ -17,8 +17,17 @@ import requests
 
 LARDER = os.environ.get("LARDER_BIN", "larder")
 GRPCURL = os.environ.get("GRPCURL", "grpcurl")
-# Feast's start takes seconds on a busy machine, so this is the patience of last resort.
-PATIENCE = 120
+# Feast's start takes minutes on the busiest machine, so this is the patience of last resort.
+PATIENCE = 300
+# Machines that run tests stall; what a store that is slow does to answers is tested apart.
+PATIENT = {"LARDER_STORE__TIMEOUT": "10s", "LARDER_REQUESTS__DEFAULT_TIMEOUT": "15s"}
+# `feast`, whose gunicorn otherwise kills a worker that takes 30 s to start.
+FEAST = f"""
+import gunicorn.config
+from feast.cli.cli import cli
+gunicorn.config.Timeout.default = {PATIENCE}
+cli()
+"""
 
 
 def free_port():
@@ -65,7 +74,10 @@ class Process:
             assert code is None, f"{self.child.args} ended with {code}:\n{self.output()[-4000:]}"
             return condition()
 
-        return until(check, what)
+        try:
+            return until(check, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.output()[-4000:]}") from None
 
     def signal(self, number):
         self.child.send_signal(number)
@@ -120,10 +132,9 @@ class FeastServer(Process):
     def __init__(self, repo):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        feast = Path(sys.executable).with_name("feast")
         # Its worker would be replaced every 1,000 requests, for which it answers none.
-        command = [feast, "-c", repo, "serve", "-p", self.port, "--max-requests", 1_000_000]
-        super().__init__([*command, "--no-access-log"])
+        options = ["-p", self.port, "--max-requests", 1_000_000, "--no-access-log"]
+        super().__init__([sys.executable, "-c", FEAST, "-c", repo, "serve", *options])
         self.wait_until(lambda: answers(self.url + "/health"), "feast serve is healthy")
 
 
@@ -133,15 +144,17 @@ class FeastListener(Process):
     def __init__(self, repo):
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
-        feast = Path(sys.executable).with_name("feast")
-        super().__init__([feast, "-c", repo, "listen", "-a", self.address])
+        super().__init__([sys.executable, "-c", FEAST, "-c", repo, "listen", "-a", self.address])
         self.wait_until(lambda: connects(self.port), "feast listen accepts connections")
 
 
 class Larder(Process):
-    """larder on a feature repository, on TCP and two kinds of Unix sockets."""
+    """larder on a feature repository, on TCP and two kinds of Unix sockets.
 
-    def __init__(self, repo, folder=None, wait=True, **environment):
+    It is patient with its store, unless what a failing store does is to be seen.
+    """
+
+    def __init__(self, repo, wait=True, patient=True, **environment):
         self.port, self.admin_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.admin = f"http://127.0.0.1:{self.admin_port}"
@@ -156,7 +169,8 @@ class Larder(Process):
         listen = [self.targets["tcp"], self.targets["unix"], self.targets["abstract"]]
         flags = [word for address in listen for word in ("--listen", address)]
         command = [LARDER, "serve", "-c", repo, *flags, "--admin", f"127.0.0.1:{self.admin_port}"]
-        super().__init__(command, env={**os.environ, **environment})
+        patience = PATIENT if patient else {}
+        super().__init__(command, env={**os.environ, **patience, **environment})
         if wait:
             self.wait_until(lambda: answers(self.admin + "/readyz"), "larder is ready")
 

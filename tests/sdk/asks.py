@@ -1,4 +1,4 @@
-"""Requests at random, from a seed: lists of features and entities, of any shape."""
+"""Requests at random, from a seed, of any shape; and requests as Feast's messages."""
 
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequest
 from feast.protos.feast.types.Value_pb2 import Value

@@ -85,14 +85,14 @@ def test_rows_seen_before_are_answered_while_the_store_is_gone(fragile, harm):
     load = Load(larder)
     try:
         mend = harm(fragile)
-        until(lambda: stale_rows(ask(larder)) == len(SEEN), "all rows are stale")
-        until(lambda: larder.sum("larder_breaker_open") == 1, "the breaker is open")
+        until(lambda: stale_rows(ask(larder)) == len(SEEN), "all rows are stale", 10)
+        until(lambda: larder.sum("larder_breaker_open") == 1, "the breaker is open", 10)
         assert larder.sum("larder_rows_total", outcome="stale") > 0
         asked = load.count
-        until(lambda: load.count > asked + 200, "callers go on")
+        until(lambda: load.count > asked + 200, "callers go on", 30)
         mend()
-        until(lambda: stale_rows(ask(larder)) == 0, "rows are fresh again")
-        until(lambda: larder.sum("larder_breaker_open") == 0, "the breaker is closed")
+        until(lambda: stale_rows(ask(larder)) == 0, "rows are fresh again", 5)
+        until(lambda: larder.sum("larder_breaker_open") == 0, "the breaker is closed", 5)
     finally:
         load.stop()
     assert load.wrong == []
@@ -106,11 +106,11 @@ def test_an_update_is_seen_once_the_store_is_back(fragile):
 
     assert count() == [2]
     fragile.kill()
-    until(lambda: larder.sum("larder_rows_total", outcome="stale") or not count(), "stale")
+    until(lambda: larder.sum("larder_rows_total", outcome="stale") or not count(), "stale", 10)
     assert count() == [2]
     fragile.start()
     fragile.push([3], count=77)
-    until(lambda: count() == [77], "the update is seen")
+    until(lambda: count() == [77], "the update is seen", 10)
 
 
 @pytest.mark.parametrize("row", ["cold", "stale"])
@@ -126,8 +126,8 @@ def test_a_thousand_requests_for_one_row_are_one_command_to_redis(fragile, row, 
     load_rows(larder, [2 if row == "stale" else 1])
     until(lambda: larder.sum("larder_flights") == 0, "nothing is under way")
     time.sleep(0.4 if row == "stale" else 0)
-    body = {"features": ["rides:count"], "entities": {"rider_id": [2]}}
-    request = message({**body, "full_feature_names": False})
+    body = {"features": ["rides:count"], "entities": {"rider_id": [2]}, "full_feature_names": False}
+    request = message(body)
     commands = fragile.redis.commands("hmget")
     with larder.channel() as channel:
         ask_for = ServingServiceStub(channel).GetOnlineFeatures.future
@@ -159,10 +159,10 @@ def test_rows_never_seen_are_unavailable_and_say_so(fragile):
     assert answer.json()["results"][1]["statuses"] == ["PRESENT", "INVALID"]
     assert "rides" in answer.headers["larder-unavailable-views"]
     # Past its time to live, a row is not for those who refuse stale ones.
-    until(lambda: stale_rows(ask(larder, [1])) == 1, "the row is stale")
+    until(lambda: stale_rows(ask(larder, [1])) == 1, "the row is stale", 10)
     assert ask(larder, [1], headers={"larder-allow-stale": "false"}).status_code == 503
     fragile.start()
-    until(lambda: ask(larder, [UNSEEN]).status_code == 200, "the store is asked again")
+    until(lambda: ask(larder, [UNSEEN]).status_code == 200, "the store is asked again", 5)
     assert values(ask(larder, [UNSEEN])) == written([UNSEEN])
 
 
@@ -181,7 +181,7 @@ def test_larder_starts_without_its_store(fragile):
     larder = fragile.larder()
     assert ask(larder, [1]).status_code == 503
     fragile.start()
-    until(lambda: ask(larder, [1]).status_code == 200, "rows are read")
+    until(lambda: ask(larder, [1]).status_code == 200, "rows are read", 5)
 
 
 def test_sigterm_lets_requests_finish(fragile):
@@ -195,9 +195,9 @@ def test_sigterm_lets_requests_finish(fragile):
         )
     )
     caller.start()
-    until(lambda: larder.sum("larder_flights") > 0, "the request waits for the store")
+    until(lambda: larder.sum("larder_flights") > 0, "the request waits for the store", 10)
     larder.signal(signal.SIGTERM)
-    until(lambda: not connects(larder.port), "larder accepts no connections")
+    until(lambda: not connects(larder.port), "larder accepts no connections", 10)
     thaw()
     caller.join()
     assert values(answers[0]) == written([1])

@@ -71,7 +71,7 @@ class Process:
     def wait_until(self, condition, what):
         def check():
             code = self.child.poll()
-            assert code is None, f"{self.child.args} ended with {code}:\n{self.output()[-4000:]}"
+            assert code is None, f"{self.child.args} ended with {code}"
             return condition()
 
         try:

@@ -13,6 +13,7 @@
 //! | [`resilience`] | timeout, bounds and circuit breaker around a store |
 //! | [`cache`] | rows in memory, what they are good for, request coalescing |
 //! | [`proxy`] | the read path |
+//! | [`tls`] | TLS towards stores and registries |
 //! | [`api`] | gRPC, HTTP and the admin endpoints |
 //! | [`net`] | listeners, protocols, draining |
 //! | [`config`] | the files, the environment and the flags |
@@ -38,3 +39,4 @@ pub mod proxy;
 pub mod registry;
 pub mod resilience;
 pub mod store;
+pub mod tls;

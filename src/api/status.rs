@@ -100,6 +100,7 @@ impl Failure {
                     }
                     // A refusal is mended by someone, and then the same request is answered.
                     StoreError::Unavailable(_)
+                    | StoreError::NodeUnavailable(_)
                     | StoreError::TimedOut
                     | StoreError::CircuitOpen
                     | StoreError::Refused(_) => {

@@ -58,6 +58,10 @@ pub enum StoreError {
     /// It cannot be reached, or broke off. It may answer later.
     #[error("the online store cannot be reached")]
     Unavailable(#[source] Arc<dyn Error + Send + Sync>),
+    /// A part of it, such as one node of a cluster, cannot be reached or did not answer in time.
+    /// Its other rows can be read.
+    #[error("a part of the online store cannot be reached")]
+    NodeUnavailable(#[source] Arc<dyn Error + Send + Sync>),
     /// It did not answer in time.
     #[error("the online store did not answer in time")]
     TimedOut,
@@ -80,7 +84,11 @@ impl StoreError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::TimedOut => true,
-            Self::Overloaded | Self::CircuitOpen | Self::Refused(_) | Self::Corrupt(_) => false,
+            Self::NodeUnavailable(_)
+            | Self::Overloaded
+            | Self::CircuitOpen
+            | Self::Refused(_)
+            | Self::Corrupt(_) => false,
         }
     }
 
@@ -106,6 +114,7 @@ impl StoreError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
+            Self::NodeUnavailable(_) => "node_unavailable",
             Self::TimedOut => "timeout",
             Self::Overloaded => "overloaded",
             Self::CircuitOpen => "circuit_open",

@@ -3,19 +3,18 @@
 //! Defaults that belong to a part are taken from it; the others are said here, once. The doc
 //! comments are what editors show: they go into the JSON schema.
 
+mod store;
+
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::store::{BreakerSection, SqliteSection, StoreSection};
 use super::units::{
     Address, AddressOrOff, Addresses, Auto, ByteSize, DurationText, FileMode, LogFilter,
 };
-use crate::{
-    net::ListenAddress,
-    proxy,
-    resilience::{BreakerPolicy, Limits},
-};
+use crate::{net::ListenAddress, proxy};
 
 /// The configuration of larder.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -117,51 +116,6 @@ pub enum OnUnavailable {
     Null,
     /// Such a row fails the request.
     Error,
-}
-
-/// How the online store of feature_store.yaml is used.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreSection {
-    /// How long one read may take. It goes on without its callers until then.
-    pub timeout: DurationText,
-    /// Reads under way at once.
-    pub max_in_flight: usize,
-    /// Reads that wait for a place; more are refused.
-    pub max_queue: usize,
-    /// How long one attempt to connect may take.
-    pub connect_timeout: DurationText,
-    /// The longest pause between attempts to connect.
-    pub max_backoff: DurationText,
-    /// When larder stops asking a store that fails, and how it looks for its return.
-    pub breaker: BreakerSection,
-    /// What is of SQLite alone.
-    pub sqlite: SqliteSection,
-}
-
-/// When larder stops asking a store that fails, and how it looks for its return.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BreakerSection {
-    /// Failures in a row that stop it.
-    pub consecutive_failures: u32,
-    /// The share of failures that stops it, among at least `min_calls`.
-    #[schemars(range(max = 1))]
-    pub failure_share: f64,
-    /// Calls within a `window` from which the share counts.
-    pub min_calls: u32,
-    /// How long calls are counted.
-    pub window: DurationText,
-    /// The pause between probes while the store is not asked; varied by 20 %.
-    pub probe_interval: DurationText,
-}
-
-/// What is of SQLite alone.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SqliteSection {
-    /// Connections, each of which reads on a thread of its own.
-    pub connections: usize,
 }
 
 /// How the feature registry is followed.
@@ -319,40 +273,6 @@ impl Default for FreshnessSection {
             },
             views: BTreeMap::new(),
         }
-    }
-}
-
-impl Default for StoreSection {
-    fn default() -> Self {
-        let limits = Limits::default();
-        Self {
-            timeout: DurationText(limits.timeout),
-            max_in_flight: limits.max_in_flight,
-            max_queue: limits.max_queue,
-            connect_timeout: DurationText(Duration::from_millis(500)),
-            max_backoff: DurationText(Duration::from_millis(500)),
-            breaker: BreakerSection::default(),
-            sqlite: SqliteSection::default(),
-        }
-    }
-}
-
-impl Default for BreakerSection {
-    fn default() -> Self {
-        let breaker = BreakerPolicy::default();
-        Self {
-            consecutive_failures: breaker.consecutive_failures,
-            failure_share: breaker.failure_share,
-            min_calls: breaker.min_calls,
-            window: DurationText(breaker.window),
-            probe_interval: DurationText(breaker.probe_interval),
-        }
-    }
-}
-
-impl Default for SqliteSection {
-    fn default() -> Self {
-        Self { connections: 4 }
     }
 }
 

@@ -1,0 +1,205 @@
+//! Feast's own `feature_store.yaml`: where it is, and what a reader needs of it.
+//!
+//! The rules are those of Feast's Python SDK (`repo_config.py`, `cli.py`). Keys that do not matter
+//! for reading are passed over, as it does.
+
+mod online_store;
+mod redis;
+mod registry;
+mod section;
+mod sqlite;
+
+use std::{fs, path::PathBuf};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use self::section::Section;
+use super::{
+    FeastSettings, Sources, Surroundings,
+    expand::expand,
+    file::StoreSection,
+    problem::{Origin, Problem, Problems},
+    tree::{Dialect, Node, Value, parse},
+};
+use crate::model::KeyEncoding;
+
+/// Larger files are refused unread.
+pub(super) const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Reads the file and says what is wrong with it; `None` if that leaves nothing to serve.
+pub(super) fn read(
+    sources: &Sources,
+    surroundings: &Surroundings,
+    store: &StoreSection,
+    ignore_auth: bool,
+    problems: &mut Problems,
+) -> Option<FeastSettings> {
+    let repo = match &sources.chdir {
+        Some(dir) => surroundings.working_directory.join(dir),
+        None => surroundings.working_directory.clone(),
+    };
+    let (origin, text) = match find(sources, surroundings, &repo) {
+        Ok(found) => found,
+        Err(problem) => {
+            problems.errors.push(problem);
+            return None;
+        }
+    };
+    let text = expand(&text, |name| surroundings.environment.get(name).map(String::as_str));
+    let root = match parse(&text, &origin, Dialect::Python) {
+        Ok(root) => root,
+        Err(problem) => {
+            problems.errors.push(problem);
+            return None;
+        }
+    };
+    let mut reader = Reader { root: &root, origin, repo, problems };
+    reader.auth(ignore_auth);
+    // Each says what is wrong with it before any is missed.
+    let (project, registry) = (reader.project(), reader.registry());
+    let context = online_store::Context { repo: &reader.repo, store };
+    let node = root.get("online_store");
+    let store = online_store::read(node, "online_store", &reader.origin, &context, reader.problems);
+    let key_encoding = reader.key_encoding();
+    let (registry_path, versioning) = registry?;
+    Some(FeastSettings {
+        project: project?.into(),
+        registry_path,
+        store: store?,
+        key_encoding: key_encoding?,
+        versioning,
+    })
+}
+
+/// The text of the file: that of `-f`, of the environment, or the repo's.
+fn find(
+    sources: &Sources,
+    surroundings: &Surroundings,
+    repo: &std::path::Path,
+) -> Result<(Origin, String), Problem> {
+    let environment = |name: &str| surroundings.environment.get(name).filter(|it| !it.is_empty());
+    if let Some(file) = &sources.feature_store_yaml {
+        return read_file(file, surroundings);
+    }
+    const BASE64: &str = "FEATURE_STORE_YAML_BASE64";
+    if let Some(encoded) = environment(BASE64).filter(|_| sources.chdir.is_none()) {
+        let origin = Origin::Environment(BASE64.into());
+        let text = BASE64_STANDARD.decode(encoded.trim()).ok();
+        return match text.and_then(|bytes| String::from_utf8(bytes).ok()) {
+            Some(text) => Ok((origin, text)),
+            None => Err(Problem {
+                origin,
+                key: String::new(),
+                message: "is not the base64 of a UTF-8 text".to_owned(),
+            }),
+        };
+    }
+    match environment("FEAST_FS_YAML_FILE_PATH").filter(|_| sources.chdir.is_none()) {
+        Some(file) => read_file(&PathBuf::from(file), surroundings),
+        None => read_file(&repo.join("feature_store.yaml"), surroundings),
+    }
+}
+
+/// Reads a file of the configuration, named as whoever started larder named it.
+pub(super) fn read_file(
+    file: &std::path::Path,
+    surroundings: &Surroundings,
+) -> Result<(Origin, String), Problem> {
+    let origin = Origin::file(&file.display().to_string());
+    let problem = |message: String| Problem { origin: origin.clone(), key: String::new(), message };
+    let path = surroundings.working_directory.join(file);
+    let size = fs::metadata(&path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    if size.len() > MAX_FILE_BYTES {
+        return Err(problem(format!("has {} bytes, more than a configuration has", size.len())));
+    }
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok((origin.clone(), text)),
+        Err(error) => Err(problem(format!("cannot be read: {error}"))),
+    }
+}
+
+struct Reader<'a> {
+    root: &'a Node,
+    /// The file as a whole.
+    origin: Origin,
+    repo: PathBuf,
+    problems: &'a mut Problems,
+}
+
+impl Reader<'_> {
+    fn project(&mut self) -> Option<String> {
+        match self.root.get("project") {
+            Some(Node { value: Value::Text(project), .. }) if !project.is_empty() => {
+                Some(project.clone())
+            }
+            Some(node) => self.expected(node, "project", "the name of a Feast project"),
+            None => {
+                self.missing("project", "the name of the Feast project, as in `project: fraud`")
+            }
+        }
+    }
+
+    /// The file of the registry, and whether it keeps versions apart.
+    fn registry(&mut self) -> Option<(PathBuf, bool)> {
+        let Some(node) = self.root.get("registry") else {
+            return self.missing("registry", "the registry's path, as in `registry: registry.db`");
+        };
+        if !matches!(node.value, Value::Text(_) | Value::Map(_)) {
+            return self.expected(node, "registry", "a path, or a mapping with a `path`");
+        }
+        let (key, origin) = ("registry".to_owned(), self.origin.clone());
+        let section = Section { node: Some(node), key, origin, problems: self.problems };
+        registry::read(section, &self.repo)
+    }
+
+    fn key_encoding(&mut self) -> Option<KeyEncoding> {
+        const KEY: &str = "entity_key_serialization_version";
+        let Some(node) = self.root.get(KEY) else {
+            return Some(KeyEncoding::default());
+        };
+        let Value::Integer(version) = node.value else {
+            return self.expected(node, KEY, "1, 2 or 3, without quotes");
+        };
+        match KeyEncoding::try_from(i64::try_from(version).unwrap_or(i64::MAX)) {
+            Ok(encoding) => Some(encoding),
+            Err(error) => {
+                self.problems.error(&node.origin, KEY, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Whoever set up authorisation does not want a server that has none.
+    fn auth(&mut self, ignore: bool) {
+        let Some(node) = self.root.get("auth") else { return };
+        let kind = node.get("type").unwrap_or(node);
+        match &kind.value {
+            Value::Null => {}
+            Value::Text(text) if text == "no_auth" => {}
+            other if ignore => {
+                let message =
+                    format!("is {} and is ignored: everybody is served", other.describe());
+                self.problems.warn(&kind.origin, "auth.type", message);
+            }
+            other => {
+                let message = format!(
+                    "is {}, which larder does not enforce; set `no_auth`, or pass \
+                     --ignore-feast-auth to serve everybody who reaches its port",
+                    other.describe()
+                );
+                self.problems.error(&kind.origin, "auth.type", message);
+            }
+        }
+    }
+
+    fn expected<T>(&mut self, node: &Node, key: &str, what: &str) -> Option<T> {
+        let message = format!("is {}; expected {what}", node.value.describe());
+        self.problems.error(&node.origin, key, message);
+        None
+    }
+
+    fn missing<T>(&mut self, key: &str, what: &str) -> Option<T> {
+        self.problems.error(&self.origin, key, format!("is missing; expected {what}"));
+        None
+    }
+}

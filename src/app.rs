@@ -25,9 +25,8 @@ use crate::{
     },
     cache::FeatureCache,
     clock,
-    config::{Config, FeastSettings},
+    config::{Config, FeastSettings, StoreConfig},
     metrics::Metrics,
-    model::StoreId,
     net::{Listener, Server},
     proxy::{FeatureProxy, Parts, StoreFacts},
     registry::{
@@ -35,11 +34,8 @@ use crate::{
         StatusHandle, load_once,
     },
     resilience::ResilientStore,
-    store,
+    store::{self, StoreSettings},
 };
-
-/// What Feast calls the store of `online_store`; others get names of their own.
-const DEFAULT_STORE: &str = "default";
 
 /// Histograms are folded this often.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -142,6 +138,7 @@ fn registry_of(feast: &FeastSettings) -> (RegistrySource, DecodeOptions) {
         versioning: feast.versioning,
         // Both Redis and SQLite keep the versions of a view apart.
         versioned_store: true,
+        routing: feast.routing_tag.clone(),
     };
     (RegistrySource::File(feast.registry_path.clone()), options)
 }
@@ -151,23 +148,23 @@ fn proxy_of(
     registry: &Arc<RegistryHandle>,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<FeatureProxy> {
-    let name: Arc<str> = DEFAULT_STORE.into();
-    let kind = config.feast.store.kind();
-    let store_metrics = metrics.store(&name);
-    let inner = store::connect(&config.feast.store)?;
+    let store = |store: &StoreConfig| -> anyhow::Result<_> {
+        let name = Arc::clone(&store.name);
+        let facts = StoreFacts {
+            name: Arc::clone(&name),
+            python_finds_everything: matches!(store.settings, StoreSettings::Redis(_)),
+        };
+        let inner = store::connect(&store.settings)?;
+        let store_metrics = metrics.store(&name);
+        Ok((ResilientStore::new(name, inner, store.limits, store_metrics), facts))
+    };
     Ok(FeatureProxy::new(Parts {
         registry: Arc::clone(registry),
         freshness: config.freshness.clone(),
         limits: config.requests,
         cache: Arc::new(FeatureCache::new(config.cache_max_bytes)),
-        store: ResilientStore::new(
-            StoreId(0),
-            Arc::clone(&name),
-            inner,
-            config.limits,
-            store_metrics,
-        ),
-        store_facts: StoreFacts { name, python_finds_everything: kind == "redis" },
+        stores: config.stores.iter().map(store).collect::<Result<_, _>>()?,
+        routes: config.routes.clone(),
         metrics: Arc::clone(metrics),
     }))
 }

@@ -94,13 +94,22 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
     doubts.extend(unknown.map(|view| {
         format!("freshness.views.{view}: the registry has no feature view of this name")
     }));
+    let unknown = config.routes.views.keys().filter(|view| !registry.views.contains_key(&***view));
+    doubts.extend(unknown.map(|view| {
+        format!("routing.views.{view}: the registry has no feature view of this name")
+    }));
+    let stores: Vec<_> = config
+        .stores
+        .iter()
+        .map(|store| format!("{} ({})", store.name, store.settings.kind()))
+        .collect();
     let mut text = format!(
-        "project {}: {} feature views, {} feature services, {} entities; online store {}\n",
+        "project {}: {} feature views, {} feature services, {} entities; online stores: {}\n",
         registry.project,
         registry.views.len(),
         registry.services.len(),
         registry.entities.len(),
-        config.feast.store.kind(),
+        stores.join(", "),
     );
     doubts.iter().for_each(|doubt| text.push_str(&format!("warning: {doubt}\n")));
     Ok(say(&text))

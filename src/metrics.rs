@@ -28,6 +28,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ),
     ("larder_store_reads_total", "Reads of a store, each of one or more rows, by result."),
     ("larder_store_errors_total", "Reads of a store that failed for at least one row, by kind."),
+    (
+        "larder_spare_rows_total",
+        "Rows that a store gave which is not the first of their feature view, by that store.",
+    ),
     ("larder_refreshes_total", "Rows that were refreshed behind a request, by reason."),
     (
         "larder_undecodable_values_total",
@@ -291,6 +295,13 @@ impl Metrics {
     pub fn stale_rows(&self, reason: &'static str, count: u64) {
         let labels = [reason.into(), "".into(), "".into()];
         self.counter_of(("larder_stale_rows_total", labels), ["reason", "", ""]).increment(count);
+    }
+
+    /// Counts rows that `store` gave since those before it could not.
+    pub fn spare_rows(&self, store: &Arc<str>, count: u64) {
+        let store = SharedString::from_shared(Arc::clone(store));
+        let labels = [store, "".into(), "".into()];
+        self.counter_of(("larder_spare_rows_total", labels), ["store", "", ""]).increment(count);
     }
 
     /// Counts rows that are refreshed behind a request.

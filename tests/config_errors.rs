@@ -1,9 +1,11 @@
 //! Wrong configurations: all that is wrong is said at once, with its place.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use larder::{
     config::{Config, Flag, Sources, Surroundings},
+    model::StoreId,
+    proxy::RouteStep,
     store::StoreSettings,
 };
 
@@ -134,7 +136,7 @@ fn relative_paths_begin_in_the_repo_and_variables_are_expanded() {
     let config = repo.load();
     assert_eq!(&*config.feast.project, "from-outside");
     assert_eq!(config.feast.registry_path, repo.dir.path().join("data/r.db"));
-    let StoreSettings::Sqlite(sqlite) = config.feast.store else {
+    let StoreSettings::Sqlite(sqlite) = &config.stores[0].settings else {
         panic!("SQLite is Feast's default")
     };
     assert_eq!(sqlite.path, repo.dir.path().join("data/online.db"));
@@ -154,10 +156,10 @@ fn a_redis_is_read_from_feasts_connection_string() {
         Repo::new(&format!("{MINIMAL}{store}"), None)
     };
     let config = store("cache.default:6380,db=2,username=u,password=\"p=:w\"").load();
-    let StoreSettings::Redis(redis) = config.feast.store else { panic!("it is a Redis") };
+    let StoreSettings::Redis(redis) = &config.stores[0].settings else { panic!("it is a Redis") };
     assert_eq!((&*redis.host, redis.port, redis.db), ("cache.default", 6380, 2));
     assert_eq!(redis.username.as_deref(), Some("u"));
-    assert_eq!(redis.password.unwrap().0, "p=:w");
+    assert_eq!(redis.password.as_ref().unwrap().0, "p=:w");
 
     for (connection, expected) in [
         ("h", "expected `host:port` first"),
@@ -236,7 +238,7 @@ fn repo_configs_are_read_or_refused_as_feast_does() {
         assert_eq!(*config.feast.project, *feast["project"].as_str().unwrap(), "{label}");
         let registry = repo.dir.path().join(feast["registry_path"].as_str().unwrap());
         assert_eq!(config.feast.registry_path, registry, "{label}");
-        match &config.feast.store {
+        match &config.stores[0].settings {
             StoreSettings::Sqlite(sqlite) => {
                 let path = feast["online_store"]["path"].as_str().unwrap();
                 assert_eq!(sqlite.path, repo.dir.path().join(path), "{label}");
@@ -284,4 +286,79 @@ fn repo_configs() -> Vec<(&'static str, &'static str)> {
              feast.infra.online_stores.sqlite.SqliteOnlineStore\n",
         ),
     ]
+}
+
+#[test]
+fn stores_beside_feasts_are_read_by_its_rules_and_routes_name_them() {
+    let larder = "stores:\n  spare:\n    online_store: {type: sqlite, path: $FILE}\n    \
+                  store: {timeout: 2s}\nrouting:\n  stores: [default, spare]\n  \
+                  views: {v: [spare]}\n";
+    let repo = Repo::new(MINIMAL, Some(larder)).variable("FILE", "copy.db");
+    let config = repo.load();
+    let names: Vec<_> = config.stores.iter().map(|store| &*store.name).collect();
+    assert_eq!(names, ["default", "spare"]);
+    let StoreSettings::Sqlite(sqlite) = &config.stores[1].settings else { panic!("SQLite") };
+    assert_eq!(sqlite.path, repo.dir.path().join("copy.db"));
+    assert_eq!(config.stores[1].limits.timeout, Duration::from_secs(2));
+    assert_ne!(config.stores[0].limits.timeout, Duration::from_secs(2));
+    let spare = RouteStep::Store(StoreId(1));
+    assert_eq!(config.routes.default, [RouteStep::Feast, spare]);
+    assert_eq!(config.routes.views["v"], [spare]);
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("longer than requests.default_timeout"), "{warnings:?}");
+}
+
+#[test]
+fn what_is_wrong_with_stores_and_routes_is_said_with_its_place() {
+    let larder = "stores:\n  default: {online_store: sqlite}\n  a: {online_store: {type: oracle}}\n  \
+                  b: {store: {timeout: 0s}}\n  c: {online_store: {path: p, pth: q}}\n\
+                  routing: {stores: [default, spere], views: {v: [], w: [default, default]}}\n";
+    let repo = Repo::new(MINIMAL, Some(larder));
+    let errors = repo.errors();
+    for expected in [
+        "larder.yaml:2:12: stores.default: is what a store of feature_store.yaml is called",
+        "larder.yaml:3:28: stores.a.online_store.type: is `oracle`",
+        "larder.yaml:4:24: stores.b.store.timeout: must be greater than 0",
+        "larder.yaml:4:6: stores.b: lacks `online_store`",
+        "larder.yaml:5:31: stores.c.online_store.pth: no such option; did you mean `path`?",
+        "larder.yaml:6:19: routing.stores: has no store `spere`",
+        "larder.yaml:6:48: routing.views.v: is empty",
+        "larder.yaml:6:55: routing.views.w: names `default` twice",
+    ] {
+        assert!(errors.iter().any(|error| error.starts_with(expected)), "{expected}: {errors:#?}");
+    }
+    assert_eq!(errors.len(), 8, "{errors:#?}");
+
+    let unused = "stores: {spare: {online_store: sqlite}}\n";
+    let warnings = Repo::new(MINIMAL, Some(unused)).load().warnings;
+    assert!(warnings[0].to_string().contains("stores.spare: is not used"), "{warnings:?}");
+}
+
+#[test]
+fn hybrid_is_a_store_for_each_value_of_its_tag() {
+    let hybrid = |stores: &str| {
+        let store = format!("online_store: {{type: hybrid, online_stores: {stores}}}\n");
+        Repo::new(&format!("{MINIMAL}{store}"), None)
+    };
+    let config = hybrid(
+        "[{type: Redis, conf: {connection_string: 'h:1'}}, {type: sqlite, conf: {path: o.db}}]",
+    )
+    .load();
+    let names: Vec<_> = config.stores.iter().map(|store| &*store.name).collect();
+    assert_eq!(names, ["redis", "sqlite"]);
+    assert_eq!(config.routes.tagged["sqlite"], StoreId(1));
+    let tag = config.feast.routing_tag.unwrap();
+    assert_eq!(&*tag.tag, "tribe");
+    assert!(tag.values.contains("redis") && tag.values.contains("sqlite"), "{tag:?}");
+
+    for (stores, expected) in [
+        ("[]", "online_store.online_stores: is a list; expected a list of stores"),
+        ("[{conf: {}}]", "online_store.online_stores[0].type: is missing"),
+        ("[{type: sqlite, conf: {pth: x}}]", "online_store.online_stores[0].conf.pth: no such"),
+        ("[{type: oracle, conf: {}}]", "online_store.online_stores[0].type: is `oracle`"),
+    ] {
+        let errors = hybrid(stores).errors();
+        assert!(errors[0].contains(expected), "{stores}: {errors:?}");
+    }
 }

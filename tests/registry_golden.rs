@@ -16,6 +16,7 @@ fn options(project: &str) -> DecodeOptions {
         key_encoding: KeyEncoding::V3,
         versioning: false,
         versioned_store: true,
+        routing: None,
     }
 }
 

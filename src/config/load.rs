@@ -7,6 +7,7 @@ use super::{
     feast::read_file,
     file::{self, File, FreshnessSection, OnUnavailable, StatusCompat},
     problem::{Origin, Problems},
+    stores,
     tree::{Dialect, Node, Value, parse},
     typed,
     units::{AddressOrOff, Auto},
@@ -15,7 +16,6 @@ use crate::{
     api::{ApiSettings, TtlOnReadByApi},
     net::ListenAddress,
     proxy::{self, Freshness, FreshnessTable, RequestLimits},
-    resilience::{BreakerPolicy, Limits},
 };
 
 /// The default bound of the cache, where the container's limit allows.
@@ -34,9 +34,15 @@ impl Config {
         check(&file, &said, &mut problems);
         let ignore_auth = file.feast.ignore_auth;
         let feast = feast::read(sources, surroundings, &file.store, ignore_auth, &mut problems);
+        let mut checks = Checks { said: &said, problems: &mut problems };
+        let repo = feast::repo(sources, surroundings);
+        let others = stores::read_others(&mut checks, &file, &repo, surroundings);
+        let feast = feast.map(|(settings, stores)| {
+            (settings, stores::combine(&mut checks, &file, stores, others))
+        });
         match feast {
-            Some(feast) if problems.errors.is_empty() => {
-                Ok(convert(&file, feast, surroundings, problems))
+            Some((feast, stores)) if problems.errors.is_empty() => {
+                Ok(convert(&file, feast, stores, surroundings, problems))
             }
             _ => Err(ConfigErrors(problems.errors)),
         }
@@ -94,17 +100,7 @@ fn check(file: &File, said: &Node, problems: &mut Problems) {
     let mut checks = Checks { said, problems };
     checks.freshness(&file.freshness);
     let File { store, requests, registry, .. } = file;
-    checks.positive("store.timeout", !store.timeout.0.is_zero());
-    checks.positive("store.connect_timeout", !store.connect_timeout.0.is_zero());
-    checks.positive("store.max_backoff", !store.max_backoff.0.is_zero());
-    checks.positive("store.max_in_flight", store.max_in_flight > 0);
-    checks.positive("store.sqlite.connections", store.sqlite.connections > 0);
-    let breaker = &store.breaker;
-    checks.positive("store.breaker.consecutive_failures", breaker.consecutive_failures > 0);
-    checks.positive("store.breaker.min_calls", breaker.min_calls > 0);
-    checks.positive("store.breaker.window", !breaker.window.0.is_zero());
-    checks.positive("store.breaker.probe_interval", !breaker.probe_interval.0.is_zero());
-    checks.share("store.breaker.failure_share", breaker.failure_share);
+    stores::check(&mut checks, "store", store);
     checks.positive("registry.refresh_interval", !registry.refresh_interval.0.is_zero());
     checks.positive("requests.default_timeout", !requests.default_timeout.0.is_zero());
     checks.positive("requests.max_body_bytes", requests.max_body_bytes.0 > 0);
@@ -119,24 +115,30 @@ fn check(file: &File, said: &Node, problems: &mut Problems) {
     checks.addresses(file);
 }
 
-struct Checks<'a> {
-    said: &'a Node,
-    problems: &'a mut Problems,
+/// The settings as they were said, and what is wrong with them.
+pub(super) struct Checks<'a> {
+    pub(super) said: &'a Node,
+    pub(super) problems: &'a mut Problems,
 }
 
 impl Checks<'_> {
-    fn error(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn error(&mut self, key: &str, message: impl Into<String>) {
         let origin = self.said.origin_of(key);
         self.problems.error(&origin, key, message);
     }
 
-    fn positive(&mut self, key: &str, holds: bool) {
+    pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
+        let origin = self.said.origin_of(key);
+        self.problems.warn(&origin, key, message);
+    }
+
+    pub(super) fn positive(&mut self, key: &str, holds: bool) {
         if !holds {
             self.error(key, "must be greater than 0");
         }
     }
 
-    fn share(&mut self, key: &str, share: f64) {
+    pub(super) fn share(&mut self, key: &str, share: f64) {
         if !(share > 0.0 && share <= 1.0) {
             self.error(key, format!("is {share}; must be greater than 0, and 1 at most"));
         }
@@ -177,6 +179,7 @@ impl Checks<'_> {
 fn convert(
     file: &File,
     feast: super::FeastSettings,
+    (stores, routes): (Vec<super::StoreConfig>, proxy::RouteTable),
     surroundings: &Surroundings,
     problems: Problems,
 ) -> Config {
@@ -190,7 +193,8 @@ fn convert(
         },
         cache_max_bytes: cache_bytes(file, surroundings),
         freshness: freshness_table(&file.freshness),
-        limits: limits(file),
+        stores,
+        routes,
         requests: RequestLimits {
             max_rows: file.requests.max_rows,
             max_features: file.requests.max_features,
@@ -298,21 +302,5 @@ fn ttl_on_read(section: file::TtlOnRead) -> proxy::TtlOnRead {
         file::TtlOnRead::Off => proxy::TtlOnRead::Off,
         file::TtlOnRead::Flag => proxy::TtlOnRead::Flag,
         file::TtlOnRead::Null => proxy::TtlOnRead::Null,
-    }
-}
-
-fn limits(file: &File) -> Limits {
-    let store = &file.store;
-    Limits {
-        timeout: store.timeout.0,
-        max_in_flight: store.max_in_flight,
-        max_queue: store.max_queue,
-        breaker: BreakerPolicy {
-            consecutive_failures: store.breaker.consecutive_failures,
-            failure_share: store.breaker.failure_share,
-            min_calls: store.breaker.min_calls,
-            window: store.breaker.window.0,
-            probe_interval: store.breaker.probe_interval.0,
-        },
     }
 }

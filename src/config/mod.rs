@@ -9,6 +9,7 @@ mod feast;
 pub mod file;
 mod load;
 mod problem;
+mod stores;
 mod surroundings;
 mod tree;
 mod typed;
@@ -27,7 +28,8 @@ use crate::{
     api::ApiSettings,
     model::KeyEncoding,
     net::ListenAddress,
-    proxy::{FreshnessTable, RequestLimits},
+    proxy::{FreshnessTable, RequestLimits, RouteTable},
+    registry::RoutingTag,
     resilience::Limits,
     store::StoreSettings,
 };
@@ -71,8 +73,10 @@ pub struct Config {
     pub cache_max_bytes: u64,
     /// How rows age.
     pub freshness: FreshnessTable,
-    /// How much of the store's trouble is taken.
-    pub limits: Limits,
+    /// The stores, those of Feast's file first. The place of each is its id.
+    pub stores: Vec<StoreConfig>,
+    /// Which of them are asked for which view.
+    pub routes: RouteTable,
     /// How large a request may be.
     pub requests: RequestLimits,
     /// The APIs' manners.
@@ -98,12 +102,23 @@ pub struct FeastSettings {
     pub project: Arc<str>,
     /// The registry's file.
     pub registry_path: PathBuf,
-    /// The online store.
-    pub store: StoreSettings,
     /// How entity keys are serialized.
     pub key_encoding: KeyEncoding,
     /// `enable_online_feature_view_versioning`.
     pub versioning: bool,
+    /// What says in which of several online stores a view lies: Feast's `hybrid`.
+    pub routing_tag: Option<RoutingTag>,
+}
+
+/// A store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// What answers, metrics and logs call it.
+    pub name: Arc<str>,
+    /// How it is reached.
+    pub settings: StoreSettings,
+    /// How much of its trouble is taken.
+    pub limits: Limits,
 }
 
 /// The JSON schema of `larder.yaml`, for editors.

@@ -113,6 +113,12 @@ impl Node {
         entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
     }
 
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        let Value::Map(entries) = &mut self.value else { return None };
+        entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
+    }
+
     /// Where `path`, written with dots, was said: a default if it was not.
     pub(super) fn origin_of(&self, path: &str) -> Origin {
         let node = path.split('.').try_fold(self, |node, key| node.get(key));

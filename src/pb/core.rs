@@ -78,6 +78,11 @@ pub struct FeatureViewSpec {
     #[prost(message, repeated, tag = "4")]
     pub features: ::prost::alloc::vec::Vec<FeatureSpecV2>,
     /// The age past which a value is stale. Absent or zero is no limit.
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub tags: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     #[prost(message, optional, tag = "6")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
     /// The columns of the join keys.
@@ -170,6 +175,11 @@ pub struct LabelViewSpec {
     pub entities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "4")]
     pub features: ::prost::alloc::vec::Vec<FeatureSpecV2>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub tags: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     #[prost(message, optional, tag = "6")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, repeated, tag = "11")]
@@ -191,6 +201,11 @@ pub struct OnDemandFeatureViewSpec {
     #[prost(message, repeated, tag = "3")]
     pub features: ::prost::alloc::vec::Vec<FeatureSpecV2>,
     /// Whether results are stored as they are written, and so read like any other view's.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub tags: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     #[prost(bool, tag = "12")]
     pub write_to_online_store: bool,
     #[prost(string, repeated, tag = "13")]
@@ -240,6 +255,11 @@ pub struct StreamFeatureViewSpec {
     pub features: ::prost::alloc::vec::Vec<FeatureSpecV2>,
     #[prost(message, repeated, tag = "5")]
     pub entity_columns: ::prost::alloc::vec::Vec<FeatureSpecV2>,
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub tags: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     #[prost(message, optional, tag = "9")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
     #[prost(string, tag = "21")]

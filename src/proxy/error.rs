@@ -158,6 +158,12 @@ fn describe(view: &str, why: &Unservable) -> String {
         Unservable::UnknownEntity(entity) => {
             format!("names the entity `{entity}`, which the registry does not have")
         }
+        Unservable::NoStore { tag, value: None } => {
+            format!("has no tag `{tag}`, which says in which online store it lies")
+        }
+        Unservable::NoStore { tag, value: Some(value) } => {
+            format!("has the tag `{tag}: {value}`, and there is no online store of that name")
+        }
         Unservable::UnversionedStore => {
             "is asked for at a version, and this online store holds only one of each view"
                 .to_owned()

@@ -1,8 +1,8 @@
-//! The miss path: reads rows from the store, once for all who want them, and fills the cache.
+//! The miss path: reads rows from the stores, once for all who want them, and fills the cache.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
-use super::shape::ShapeRead;
+use super::{route::Route, shape::ShapeRead};
 use crate::{
     cache::{
         FeatureCache,
@@ -10,27 +10,46 @@ use crate::{
         singleflight::{Leader, SingleFlight, Waiter},
     },
     clock::Now,
-    model::{EntityKey, FeatureView, MaybeRow, RowKeyRef, Tick},
+    metrics::Metrics,
+    model::{EntityKey, FeatureRow, FeatureView, MaybeRow, RowKeyRef, StoreId, Tick},
     resilience::ResilientStore,
-    store::{StoreError, ViewKeys},
+    store::{Rows, StoreError, ViewKeys},
 };
 
 /// How the load of one row ended.
 pub(super) type Loaded = Result<Entry, StoreError>;
 
-/// Reads the store on behalf of many requests.
+/// Reads the stores on behalf of many requests.
 pub(super) struct Loader {
-    pub(super) store: Arc<ResilientStore>,
+    /// By their ids.
+    pub(super) stores: Box<[Arc<ResilientStore>]>,
+    /// Whether the next store of a view is asked, too, where one has no such row.
+    pub(super) next_on_absence: bool,
     pub(super) cache: Arc<FeatureCache>,
     pub(super) flights: SingleFlight<Loaded>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
-/// The rows that one request wants from the store, all views together.
+/// The rows that one request wants from the stores, all views together.
 pub(super) struct Batch<'a> {
     loader: &'a Arc<Loader>,
     not_before: Tick,
     now: Tick,
-    reads: Vec<(Arc<FeatureView>, Vec<Leader<Loaded>>)>,
+    reads: Vec<ViewRead>,
+}
+
+/// The rows that are wanted of one view.
+struct ViewRead {
+    view: Arc<FeatureView>,
+    route: Route,
+    rows: Vec<Wanted>,
+}
+
+/// A row that is wanted, and what the stores that were asked so far said.
+struct Wanted {
+    leader: Leader<Loaded>,
+    /// Why the first store that failed has no answer.
+    failed: Option<StoreError>,
 }
 
 /// A place in a load: who waits for it, and whether it would not be without this request.
@@ -51,24 +70,78 @@ impl Loader {
         Batch { loader: self, not_before, now: now.tick, reads: Vec::new() }
     }
 
+    /// Reads rows of views with one route: from its first store, and from the next what that one
+    /// could not answer. All waiters are answered, each as soon as its row is known.
+    ///
     /// Runs detached from any request: one that gives up must not fail those who wait with it.
-    async fn read_store(self: Arc<Self>, reads: Vec<(Arc<FeatureView>, Vec<Leader<Loaded>>)>) {
-        let keys: Vec<Vec<EntityKey>> = reads
-            .iter()
-            .map(|(_, leaders)| leaders.iter().map(|each| each.key().entity.clone()).collect())
-            .collect();
-        let wanted: Vec<_> =
-            reads.iter().zip(&keys).map(|((view, _), keys)| ViewKeys { view, keys }).collect();
-        let rows = self.store.read(&wanted).await;
-        for ((_, leaders), rows) in reads.into_iter().zip(rows) {
-            for (leader, row) in leaders.into_iter().zip(rows) {
-                self.land(leader, row);
+    async fn read_stores(self: Arc<Self>, route: Route, mut reads: Vec<ViewRead>) {
+        for (place, id) in route.iter().enumerate() {
+            let store = &self.stores[usize::from(id.0)];
+            let rows = read_store(store, &reads).await;
+            let turn = Turn { store: *id, is_first: place == 0, is_last: place + 1 == route.len() };
+            let mut spare_rows = 0;
+            for (read, rows) in reads.iter_mut().zip(rows) {
+                let asked = mem::take(&mut read.rows).into_iter().zip(rows);
+                read.rows = asked
+                    .filter_map(|(wanted, row)| self.settle(wanted, row, turn, &mut spare_rows))
+                    .collect();
+            }
+            if spare_rows > 0 {
+                self.metrics.spare_rows(store.name(), spare_rows);
+            }
+            reads.retain(|read| !read.rows.is_empty());
+            if reads.is_empty() {
+                return;
             }
         }
     }
 
-    fn land(&self, leader: Leader<Loaded>, row: Result<MaybeRow, StoreError>) {
-        let source = self.store.id();
+    /// Lands a row, unless the next store is to be asked for it.
+    fn settle(
+        &self,
+        mut wanted: Wanted,
+        row: Result<MaybeRow, StoreError>,
+        turn: Turn,
+        spare_rows: &mut u64,
+    ) -> Option<Wanted> {
+        match row {
+            Ok(Some(row)) if !self.is_behind(&wanted, &row) => {
+                *spare_rows += u64::from(!turn.is_first);
+                self.land(wanted.leader, Ok(Some(row)), turn.store);
+                return None;
+            }
+            // A store that lags behind the one that failed: what the cache has is better.
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                // No absence is believed while a store that may have the row is down.
+                if wanted.failed.is_none() && (turn.is_last || !self.next_on_absence) {
+                    self.land(wanted.leader, Ok(None), turn.store);
+                    return None;
+                }
+            }
+            Err(error) => {
+                wanted.failed.get_or_insert(error);
+            }
+        }
+        if !turn.is_last {
+            return Some(wanted);
+        }
+        let error = wanted.failed.unwrap_or_else(StoreError::abandoned);
+        self.land(wanted.leader, Err(error), turn.store);
+        None
+    }
+
+    /// Whether a row is older than the one in the cache, of a store that has failed meanwhile.
+    fn is_behind(&self, wanted: &Wanted, row: &FeatureRow) -> bool {
+        let key = wanted.leader.key();
+        wanted.failed.is_some()
+            && self.cache.get(key.by_ref()).and_then(|entry| entry.row).is_some_and(|cached| {
+                let (cached, read) = (cached.event_timestamp(), row.event_timestamp());
+                (cached.seconds, cached.nanos) > (read.seconds, read.nanos)
+            })
+    }
+
+    fn land(&self, leader: Leader<Loaded>, row: Result<MaybeRow, StoreError>, source: StoreId) {
         let loaded = row.map(|row| Entry { row, asked_at: leader.began(), source });
         if let Ok(entry) = &loaded {
             // The cache first: whoever comes too late for the flight must find the row.
@@ -76,6 +149,23 @@ impl Loader {
         }
         leader.complete(loaded);
     }
+}
+
+/// Whose turn it is to be asked.
+#[derive(Clone, Copy)]
+struct Turn {
+    store: StoreId,
+    is_first: bool,
+    is_last: bool,
+}
+
+async fn read_store(store: &Arc<ResilientStore>, reads: &[ViewRead]) -> Rows {
+    let key = |wanted: &Wanted| wanted.leader.key().entity.clone();
+    let keys: Vec<Vec<EntityKey>> =
+        reads.iter().map(|read| read.rows.iter().map(key).collect()).collect();
+    let wanted: Vec<_> =
+        reads.iter().zip(&keys).map(|(read, keys)| ViewKeys { view: &read.view, keys }).collect();
+    store.read(&wanted).await
 }
 
 impl Batch<'_> {
@@ -101,17 +191,27 @@ impl Batch<'_> {
             leader.complete(Ok(entry));
             return Joined { waiter, led: false };
         }
-        match self.reads.iter_mut().find(|(view, _)| view.id == read.view.id) {
-            Some((_, leaders)) => leaders.push(leader),
-            None => self.reads.push((Arc::clone(&read.view), vec![leader])),
+        let wanted = Wanted { leader, failed: None };
+        match self.reads.iter_mut().find(|known| known.view.id == read.view.id) {
+            Some(known) => known.rows.push(wanted),
+            None => self.reads.push(ViewRead {
+                view: Arc::clone(&read.view),
+                route: Arc::clone(&read.route),
+                rows: vec![wanted],
+            }),
         }
         Joined { waiter, led: true }
     }
 
-    /// Sends the rows that nobody else is reading to the store, in one read. Does not wait.
+    /// Sends for the rows that nobody else is reading: views with the same route in one read. Does
+    /// not wait.
     pub(super) fn dispatch(self) {
-        if !self.reads.is_empty() {
-            tokio::spawn(Arc::clone(self.loader).read_store(self.reads));
+        let mut rest = self.reads;
+        while let Some(first) = rest.first() {
+            let route = Arc::clone(&first.route);
+            let (reads, others) = rest.into_iter().partition(|read| read.route == route);
+            tokio::spawn(Arc::clone(self.loader).read_stores(route, reads));
+            rest = others;
         }
     }
 }

@@ -7,6 +7,7 @@ mod load;
 mod pending;
 mod plan;
 mod request;
+mod route;
 mod settings;
 mod shape;
 
@@ -16,13 +17,14 @@ pub use self::{
     assemble::{AnswerColumn, Answers, EntityAnswer, FeatureAnswer, Field, StoreFacts, Summary},
     error::ProxyError,
     request::{Coercion, Column, Dialect, KeyValue, OnlineRequest, Select},
+    route::{RouteStep, RouteTable},
     settings::{Freshness, FreshnessTable, OnUnavailable, RequestLimits, StatusCompat, TtlOnRead},
 };
 use self::{
     load::Loader,
     pending::{Pending, PendingRow},
     plan::Plan,
-    shape::ShapeCache,
+    shape::{ShapeCache, Tables},
 };
 // Parts of requests and errors, for those who do not know the cache and the store.
 pub use crate::{cache::policy::Ask, store::StoreError};
@@ -40,6 +42,7 @@ pub struct FeatureProxy {
     registry: Arc<RegistryHandle>,
     shapes: ShapeCache,
     freshness: FreshnessTable,
+    routes: RouteTable,
     limits: RequestLimits,
     cache: Arc<FeatureCache>,
     loader: Arc<Loader>,
@@ -77,10 +80,10 @@ pub struct Parts {
     pub limits: RequestLimits,
     /// Where rows are kept.
     pub cache: Arc<FeatureCache>,
-    /// Where they come from.
-    pub store: Arc<ResilientStore>,
-    /// What answers tell of it.
-    pub store_facts: StoreFacts,
+    /// Where they come from, and what answers tell of it. The place of each is its id.
+    pub stores: Vec<(Arc<ResilientStore>, StoreFacts)>,
+    /// Which of them hold which view.
+    pub routes: RouteTable,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -88,11 +91,17 @@ pub struct Parts {
 impl FeatureProxy {
     /// A proxy over its parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { registry, freshness, limits, cache, store, store_facts, metrics } = parts;
-        let flights = SingleFlight::default();
-        let loader = Arc::new(Loader { store, cache: Arc::clone(&cache), flights });
-        let (shapes, stores) = (ShapeCache::new(), [store_facts].into());
-        Self { registry, shapes, freshness, limits, cache, loader, stores, metrics }
+        let Parts { registry, freshness, limits, cache, stores, routes, metrics } = parts;
+        let (stores, facts): (Vec<_>, Vec<_>) = stores.into_iter().unzip();
+        let loader = Arc::new(Loader {
+            stores: stores.into(),
+            next_on_absence: routes.next_on_absence,
+            cache: Arc::clone(&cache),
+            flights: SingleFlight::default(),
+            metrics: Arc::clone(&metrics),
+        });
+        let (shapes, stores) = (ShapeCache::new(), facts.into());
+        Self { registry, shapes, freshness, routes, limits, cache, loader, stores, metrics }
     }
 
     /// Answers one request. Waits only for rows that have to come from a store.
@@ -102,8 +111,8 @@ impl FeatureProxy {
         now: Now,
     ) -> Result<Answers, ProxyError> {
         let registry = self.registry.load().ok_or(ProxyError::NoRegistry)?;
-        let shape =
-            self.shapes.get(&registry, &self.freshness, &request.select, request.full_names)?;
+        let tables = Tables { freshness: &self.freshness, routes: &self.routes };
+        let shape = self.shapes.get(&registry, tables, &request.select, request.full_names)?;
         let plan = Plan::new(&registry, shape, request, self.limits)?;
 
         let mut pending = self.look_up(&plan, request.ask, now);
@@ -119,11 +128,14 @@ impl FeatureProxy {
 
     /// What it holds and does now.
     pub fn status(&self) -> ProxyStatus {
-        let store = &self.loader.store;
+        let store = |store: &Arc<ResilientStore>| StoreStatus {
+            name: Arc::clone(store.name()),
+            open: store.is_open(),
+        };
         ProxyStatus {
             cache: self.cache.stats(),
             rows_being_read: self.loader.flights.len(),
-            stores: vec![StoreStatus { name: Arc::clone(store.name()), open: store.is_open() }],
+            stores: self.loader.stores.iter().map(store).collect(),
         }
     }
 
@@ -140,7 +152,7 @@ impl FeatureProxy {
                 let entry = self.cache.get(key);
                 let seen = entry.as_ref().map(|entry| entry.asked_at);
                 let age = seen.map_or(0, |seen| now.tick.millis_since(seen));
-                let source = entry.as_ref().map_or(self.loader.store.id(), |entry| entry.source);
+                let source = entry.as_ref().map_or(read.route[0], |entry| entry.source);
                 rows.push(match policy.judge(entry.as_ref(), entity.hash, ask, now.tick) {
                     Lookup::Fresh(row) => PendingRow::hit(row, age, source),
                     Lookup::RefreshAhead(row) => {

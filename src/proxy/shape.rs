@@ -11,7 +11,12 @@ use std::{
 
 use quick_cache::{Equivalent, Weighter, sync::Cache};
 
-use super::{ProxyError, request::Select, settings::FreshnessTable};
+use super::{
+    ProxyError,
+    request::Select,
+    route::{Route, RouteTable},
+    settings::FreshnessTable,
+};
 use crate::{
     model::{FeatureView, ValueType},
     proxy::Freshness,
@@ -42,6 +47,8 @@ pub(super) struct ShapeRead {
     pub(super) version: u32,
     /// Its place in [`Shape::key_sets`].
     pub(super) key_set: usize,
+    /// Where its rows are.
+    pub(super) route: Route,
     /// How its rows age.
     pub(super) freshness: Freshness,
 }
@@ -74,13 +81,13 @@ pub(super) struct FeatureColumn {
 
 impl Shape {
     /// Resolves `select`. Fails for what the registry does not have or cannot serve.
-    pub(super) fn resolve(
+    fn resolve(
         registry: &Registry,
-        freshness: &FreshnessTable,
+        tables: Tables<'_>,
         select: &Select<'_>,
         full_names: bool,
     ) -> Result<Self, ProxyError> {
-        let mut builder = Builder { registry, freshness, full_names, shape: Self::default() };
+        let mut builder = Builder { registry, tables, full_names, shape: Self::default() };
         match select {
             Select::Features(references) => {
                 if references.is_empty() {
@@ -100,9 +107,16 @@ impl Shape {
     }
 }
 
+/// What operators said of single views.
+#[derive(Clone, Copy)]
+pub(super) struct Tables<'a> {
+    pub(super) freshness: &'a FreshnessTable,
+    pub(super) routes: &'a RouteTable,
+}
+
 struct Builder<'a> {
     registry: &'a Registry,
-    freshness: &'a FreshnessTable,
+    tables: Tables<'a>,
     full_names: bool,
     shape: Shape,
 }
@@ -198,7 +212,8 @@ impl<'a> Builder<'a> {
             view: Arc::clone(&stored.view),
             version: stored.current_version,
             key_set: place,
-            freshness: self.freshness.of(&stored.view.name),
+            route: self.tables.routes.of(stored),
+            freshness: self.tables.freshness.of(&stored.view.name),
         });
         self.shape.reads.len() - 1
     }
@@ -262,7 +277,7 @@ impl ShapeCache {
     pub(super) fn get(
         &self,
         registry: &Registry,
-        freshness: &FreshnessTable,
+        tables: Tables<'_>,
         select: &Select<'_>,
         full_names: bool,
     ) -> Result<Arc<Shape>, ProxyError> {
@@ -270,7 +285,7 @@ impl ShapeCache {
         if let Some(shape) = self.0.get(&query) {
             return Ok(shape);
         }
-        let shape = Arc::new(Shape::resolve(registry, freshness, select, full_names)?);
+        let shape = Arc::new(Shape::resolve(registry, tables, select, full_names)?);
         self.0.insert(query.to_key(), Arc::clone(&shape));
         Ok(shape)
     }

@@ -33,6 +33,17 @@ pub struct DecodeOptions {
     pub versioning: bool,
     /// Whether the online store has a place for each version of a view: not so in Cassandra.
     pub versioned_store: bool,
+    /// The tag by which views are told apart that lie in different stores, if there is one.
+    pub routing: Option<RoutingTag>,
+}
+
+/// The tag of Feast's `hybrid` online store: its value in a view names the store of the view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutingTag {
+    /// The tag.
+    pub tag: Arc<str>,
+    /// Its values that there are stores for, in lower case.
+    pub values: BTreeSet<Arc<str>>,
 }
 
 /// Decodes a serialized `feast.core.Registry`. Takes memory in proportion to `bytes`.
@@ -109,7 +120,11 @@ fn add_views(registry: &mut Registry, source: core::Registry, options: &DecodeOp
         .chain(source.on_demand_feature_views.into_iter().map(Definition::from))
         .chain(source.label_views.into_iter().map(Definition::from))
         .filter(|definition| *definition.project == *options.project);
-    let scope = Scope { project: &options.project, entities: &registry.entities };
+    let scope = Scope {
+        project: &options.project,
+        entities: &registry.entities,
+        routing: options.routing.as_ref(),
+    };
     for definition in definitions {
         let name = Arc::clone(&definition.name);
         if name.is_empty() || registry.views.contains_key(&name) {
@@ -148,7 +163,11 @@ fn add_versions(
     records: Vec<FeatureViewVersionRecord>,
     options: &DecodeOptions,
 ) {
-    let scope = Scope { project: &options.project, entities: &registry.entities };
+    let scope = Scope {
+        project: &options.project,
+        entities: &registry.entities,
+        routing: options.routing.as_ref(),
+    };
     for record in records {
         if *record.project_id != *options.project {
             continue;
@@ -289,6 +308,7 @@ mod tests {
             key_encoding: KeyEncoding::V3,
             versioning: false,
             versioned_store: true,
+            routing: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{Entity, StoredView, Unservable, View};
+use super::{Entity, RoutingTag, StoredView, Unservable, View};
 use crate::{
     model::{Feature, FeatureView, JoinKey, ValueType, ViewId, ViewKind},
     pb::core::{self, FeatureSpecV2, FeatureViewState},
@@ -23,6 +23,7 @@ pub(super) struct Definition {
     entities: Vec<String>,
     features: Vec<FeatureSpecV2>,
     entity_columns: Vec<FeatureSpecV2>,
+    tags: BTreeMap<String, String>,
     max_age: Option<Duration>,
     is_disabled: bool,
     state: FeatureViewState,
@@ -32,6 +33,7 @@ pub(super) struct Definition {
 pub(super) struct Scope<'a> {
     pub(super) project: &'a Arc<str>,
     pub(super) entities: &'a BTreeMap<Arc<str>, Entity>,
+    pub(super) routing: Option<&'a RoutingTag>,
 }
 
 impl Definition {
@@ -40,11 +42,20 @@ impl Definition {
         match self.join_keys(scope) {
             Err(why) => View::Unservable { name: self.name, why },
             Ok(_) if !self.is_stored => View::Computed { name: self.name },
-            Ok(join_keys) => self.into_stored(version, join_keys, scope),
+            Ok(join_keys) => match self.routed_by(scope) {
+                Err(why) => View::Unservable { name: self.name, why },
+                Ok(routed_by) => self.into_stored(version, join_keys, routed_by, scope),
+            },
         }
     }
 
-    fn into_stored(self, version: Option<u32>, join_keys: Vec<JoinKey>, scope: &Scope<'_>) -> View {
+    fn into_stored(
+        self,
+        version: Option<u32>,
+        join_keys: Vec<JoinKey>,
+        routed_by: Option<Arc<str>>,
+        scope: &Scope<'_>,
+    ) -> View {
         let feature = |spec: FeatureSpecV2| Feature {
             name: spec.name.into(),
             value_type: ValueType(spec.value_type),
@@ -60,7 +71,19 @@ impl Definition {
             join_keys: join_keys.into(),
             max_age: self.max_age,
         };
-        View::Stored(StoredView { view: Arc::new(view), current_version: self.version })
+        let current_version = self.version;
+        View::Stored(StoredView { view: Arc::new(view), current_version, routed_by })
+    }
+
+    /// The value of the tag that says which store it lies in (`HybridOnlineStore`).
+    fn routed_by(&self, scope: &Scope<'_>) -> Result<Option<Arc<str>>, Unservable> {
+        let Some(RoutingTag { tag, values }) = scope.routing else { return Ok(None) };
+        let value = self.tags.get(&**tag).filter(|value| !value.is_empty());
+        let value = value.map(|value| Arc::from(value.to_lowercase()));
+        match value {
+            Some(value) if values.contains(&value) => Ok(Some(value)),
+            value => Err(Unservable::NoStore { tag: Arc::clone(tag), value }),
+        }
     }
 
     /// Its join keys, sorted by name, or the first of Feast's rules that it breaks.
@@ -129,6 +152,7 @@ impl From<core::FeatureView> for Definition {
             entities: spec.entities,
             features: spec.features,
             entity_columns: spec.entity_columns,
+            tags: spec.tags,
             max_age: max_age(spec.ttl),
             is_disabled: spec.disabled,
             state: meta.state(),
@@ -148,6 +172,7 @@ impl From<core::StreamFeatureView> for Definition {
             entities: spec.entities,
             features: spec.features,
             entity_columns: spec.entity_columns,
+            tags: spec.tags,
             max_age: max_age(spec.ttl),
             is_disabled: spec.disabled,
             state: meta.state(),
@@ -167,6 +192,7 @@ impl From<core::OnDemandFeatureView> for Definition {
             entities: spec.entities,
             features: spec.features,
             entity_columns: spec.entity_columns,
+            tags: spec.tags,
             max_age: None,
             is_disabled: spec.disabled,
             state: meta.state(),
@@ -186,6 +212,7 @@ impl From<core::LabelView> for Definition {
             entities: spec.entities,
             features: spec.features,
             entity_columns: spec.entity_columns,
+            tags: spec.tags,
             max_age: max_age(spec.ttl),
             is_disabled: false,
             state: FeatureViewState::StateUnspecified,

@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 pub use self::{
-    decode::{DecodeOptions, decode},
+    decode::{DecodeOptions, RoutingTag, decode},
     error::RegistryError,
     refresh::{RefreshSettings, Refresher, load_once},
     source::{Fetched, MAX_BYTES, Marker, RegistrySource},
@@ -83,6 +83,8 @@ pub struct StoredView {
     pub view: Arc<FeatureView>,
     /// Its version in force, for `include_feature_view_version_metadata`; 0 where there is none.
     pub current_version: u32,
+    /// The value of the tag that says which store it lies in, in lower case, if there is such a tag.
+    pub routed_by: Option<Arc<str>>,
 }
 
 /// Why a view is not served.
@@ -98,6 +100,14 @@ pub enum Unservable {
     UnsupportedJoinKey(Arc<str>),
     /// It is a version, and the online store holds only one of each view.
     UnversionedStore,
+    /// It lacks the tag that says which store it lies in, or the tag names a store that there is
+    /// not.
+    NoStore {
+        /// The tag.
+        tag: Arc<str>,
+        /// Its value.
+        value: Option<Arc<str>>,
+    },
 }
 
 /// A named selection of features.

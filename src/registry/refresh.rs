@@ -228,6 +228,7 @@ mod tests {
             key_encoding: KeyEncoding::V3,
             versioning: false,
             versioned_store: true,
+            routing: None,
         }
     }
 

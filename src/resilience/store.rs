@@ -19,13 +19,12 @@ use super::{Limits, breaker::CircuitBreaker};
 use crate::{
     clock,
     metrics::StoreMetrics,
-    model::{StoreId, Tick},
+    model::Tick,
     store::{OnlineStore, ReadOptions, Rows, StoreError, ViewKeys, fail_all},
 };
 
 /// An online store that gives up in time, and is left alone while it is down.
 pub struct ResilientStore {
-    id: StoreId,
     name: Arc<str>,
     inner: Arc<dyn OnlineStore>,
     limits: Limits,
@@ -43,7 +42,6 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 impl ResilientStore {
     /// Wraps `inner`, which is called `name` in logs, metrics and answers.
     pub fn new(
-        id: StoreId,
         name: Arc<str>,
         inner: Arc<dyn OnlineStore>,
         limits: Limits,
@@ -51,7 +49,6 @@ impl ResilientStore {
     ) -> Arc<Self> {
         metrics.breaker_open.set(0.0);
         Arc::new(Self {
-            id,
             name,
             inner,
             limits,
@@ -90,11 +87,6 @@ impl ResilientStore {
     /// Whether it is not asked for now, since it kept failing.
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed)
-    }
-
-    /// Its place among the configured stores.
-    pub fn id(&self) -> StoreId {
-        self.id
     }
 
     /// What it is called.

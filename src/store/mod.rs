@@ -15,7 +15,7 @@ use std::{error::Error, sync::Arc};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use self::settings::{RedisSettings, Secret, SqliteSettings, StoreSettings};
+pub use self::settings::{NotBuiltIn, RedisSettings, Secret, SqliteSettings, StoreSettings};
 use crate::model::{EntityKey, FeatureView, MaybeRow};
 
 /// What is wanted of one view.
@@ -122,14 +122,6 @@ impl StoreError {
             Self::Corrupt(_) => "corrupt",
         }
     }
-}
-
-/// A kind of store that was left out when this larder was built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this larder was built without `{kind}`; build it with `--features {kind}`")]
-pub struct NotBuiltIn {
-    /// The kind of store, which is also the name of its Cargo feature.
-    pub kind: &'static str,
 }
 
 /// The store that the settings describe. Neither waits nor connects: reads and probes do.

@@ -2,6 +2,14 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+/// A kind of store that was left out when this larder was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this larder was built without `{kind}`; build it with `--features {kind}`")]
+pub struct NotBuiltIn {
+    /// The kind of store, which is also the name of its Cargo feature.
+    pub kind: &'static str,
+}
+
 /// One configured store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreSettings {
@@ -44,6 +52,15 @@ pub struct SqliteSettings {
 pub struct Secret(pub String);
 
 impl StoreSettings {
+    /// Whether this larder was built with what this store needs.
+    pub fn check_built_in(&self) -> Result<(), NotBuiltIn> {
+        let built_in = match self {
+            Self::Redis(_) => cfg!(feature = "redis"),
+            Self::Sqlite(_) => cfg!(feature = "sqlite"),
+        };
+        if built_in { Ok(()) } else { Err(NotBuiltIn { kind: self.kind() }) }
+    }
+
     /// Feast's word for the kind of store: `online_store.type`.
     pub fn kind(&self) -> &'static str {
         match self {

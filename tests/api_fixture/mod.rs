@@ -12,8 +12,8 @@ use larder::{
     api::{ApiSettings, ApiState, InFlight, router},
     cache::FeatureCache,
     metrics::Metrics,
-    model::{KeyEncoding, StoreId},
-    proxy::{FeatureProxy, FreshnessTable, Parts, RequestLimits, StoreFacts},
+    model::KeyEncoding,
+    proxy::{FeatureProxy, FreshnessTable, Parts, RequestLimits, RouteTable, StoreFacts},
     registry::{DecodeOptions, Registry, RegistryHandle, StatusHandle, decode},
     resilience::{Limits, ResilientStore},
     store::{OnlineStore, SqliteSettings, StoreSettings, connect},
@@ -70,8 +70,11 @@ impl Server {
             freshness: FreshnessTable::default(),
             limits: RequestLimits::default(),
             cache: Arc::new(FeatureCache::new(64 << 20)),
-            store: ResilientStore::new(StoreId(0), Arc::clone(&name), store, limits, store_metrics),
-            store_facts: StoreFacts { name, python_finds_everything: kind == "redis" },
+            stores: vec![(
+                ResilientStore::new(Arc::clone(&name), store, limits, store_metrics),
+                StoreFacts { name, python_finds_everything: kind == "redis" },
+            )],
+            routes: RouteTable::default(),
             metrics: Arc::clone(&metrics),
         });
         let router = router(ApiState {
@@ -187,6 +190,7 @@ pub(crate) fn golden_registry(file: &str) -> Registry {
         key_encoding: KeyEncoding::V3,
         versioning: false,
         versioned_store: true,
+        routing: None,
     };
     decode(&bytes, &options).unwrap()
 }

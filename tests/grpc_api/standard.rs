@@ -63,6 +63,7 @@ async fn without_a_registry_the_reason_is_told() {
         key_encoding: KeyEncoding::V3,
         versioning: false,
         versioned_store: true,
+        routing: None,
     };
     let settings = RefreshSettings {
         interval: Duration::from_secs(60),

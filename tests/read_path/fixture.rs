@@ -9,13 +9,13 @@ use larder::{
     metrics::Metrics,
     model::{
         Cell, EntityKey, EventTimestamp, Feature, FeatureRow, FeatureView, FieldStatus, JoinKey,
-        JoinValue, KeyEncoding, RowBuilder, Scalar, StoreId, ValueType, ViewId, ViewKind,
-        encode_entity_key, encode_value,
+        JoinValue, KeyEncoding, RowBuilder, Scalar, ValueType, ViewId, ViewKind, encode_entity_key,
+        encode_value,
     },
     proxy::{
         AnswerColumn, Answers, Ask, Coercion, Column, Dialect, FeatureProxy, Freshness,
-        FreshnessTable, KeyValue, OnlineRequest, Parts, ProxyError, RequestLimits, Select,
-        StatusCompat, StoreFacts, TtlOnRead,
+        FreshnessTable, KeyValue, OnlineRequest, Parts, ProxyError, RequestLimits, RouteTable,
+        Select, StatusCompat, StoreFacts, TtlOnRead,
     },
     registry::{Registry, RegistryHandle, StoredView, View},
     resilience::{BreakerPolicy, Limits, ResilientStore},
@@ -37,6 +37,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Fixture {
     pub(crate) store: Arc<MemoryStore>,
+    /// A second store, which no view lies in but by the routes.
+    pub(crate) spare: Arc<MemoryStore>,
     pub(crate) proxy: Arc<FeatureProxy>,
     pub(crate) metrics: Arc<Metrics>,
     views: [Arc<FeatureView>; 2],
@@ -62,24 +64,39 @@ impl Fixture {
     }
 
     pub(crate) fn with(drivers: i64, freshness: Freshness, limits: Limits) -> Self {
+        Self::routed(drivers, freshness, limits, RouteTable::default())
+    }
+
+    /// With the store `default` (0) and the store `spare` (1), which is empty.
+    pub(crate) fn routed(
+        drivers: i64,
+        freshness: Freshness,
+        limits: Limits,
+        routes: RouteTable,
+    ) -> Self {
         let views = [view("stats", "trips"), view("rates", "rating")];
         let store = Arc::new(MemoryStore::new());
         let registry = Arc::new(RegistryHandle::default());
         registry.publish(registry_of(&views));
         let metrics = Metrics::new();
-        let name: Arc<str> = "default".into();
-        let store_metrics = metrics.store(&name);
-        let inner = Arc::clone(&store) as _;
+        let spare = Arc::new(MemoryStore::new());
+        let part = |name: &str, store: &Arc<MemoryStore>| {
+            let name: Arc<str> = name.into();
+            let (store, store_metrics) = (Arc::clone(store) as _, metrics.store(&name));
+            let facts = StoreFacts { name: Arc::clone(&name), python_finds_everything: false };
+            (ResilientStore::new(name, store, limits, store_metrics), facts)
+        };
+        let stores = vec![part("default", &store), part("spare", &spare)];
         let proxy = FeatureProxy::new(Parts {
             registry,
             freshness: FreshnessTable { default: freshness, views: HashMap::new() },
             limits: RequestLimits::default(),
             cache: Arc::new(FeatureCache::new(16 << 20)),
-            store: ResilientStore::new(StoreId(0), Arc::clone(&name), inner, limits, store_metrics),
-            store_facts: StoreFacts { name, python_finds_everything: false },
+            stores,
+            routes,
             metrics: Arc::clone(&metrics),
         });
-        let fixture = Self { store, proxy: Arc::new(proxy), metrics, views };
+        let fixture = Self { store, spare, proxy: Arc::new(proxy), metrics, views };
         for driver in 0..drivers {
             fixture.put(driver, driver);
         }
@@ -90,6 +107,11 @@ impl Fixture {
     pub(crate) fn put(&self, driver: i64, trips: i64) {
         self.store.put(&self.views[0], key(driver), row(trips));
         self.store.put(&self.views[1], key(driver), row(100 + trips));
+    }
+
+    /// Gives a driver so many trips in the spare store, as of an event time.
+    pub(crate) fn put_spare(&self, driver: i64, trips: i64, event_seconds: i64) {
+        self.spare.put(&self.views[0], key(driver), row_of(trips, event_seconds));
     }
 
     pub(crate) fn fail_trips(&self, driver: i64, error: StoreError) {
@@ -186,11 +208,15 @@ fn decode(value: &[u8]) -> i64 {
 }
 
 fn row(number: i64) -> FeatureRow {
+    row_of(number, 1)
+}
+
+fn row_of(number: i64, seconds: i64) -> FeatureRow {
     let mut value = Vec::new();
     encode_value(Scalar::Join(&JoinValue::Int64(number)), &mut value);
     let mut row = RowBuilder::with_capacity(1, value.len());
     row.push(Cell::Value(&value));
-    row.finish(EventTimestamp { seconds: 1, nanos: 0 })
+    row.finish(EventTimestamp { seconds, nanos: 0 })
 }
 
 fn key(driver: i64) -> EntityKey {
@@ -216,7 +242,7 @@ fn view(name: &str, feature: &str) -> Arc<FeatureView> {
 
 fn registry_of(views: &[Arc<FeatureView>]) -> Registry {
     let stored = |view: &Arc<FeatureView>| {
-        let stored = StoredView { view: Arc::clone(view), current_version: 0 };
+        let stored = StoredView { view: Arc::clone(view), current_version: 0, routed_by: None };
         (Arc::clone(&view.name), View::Stored(stored))
     };
     Registry {

@@ -3,5 +3,6 @@
 mod coalescing;
 mod fixture;
 mod resilience;
+mod routes;
 mod staleness;
 mod unavailable;

@@ -15,6 +15,12 @@ def plain(value):
     return value
 
 
+def values(answer):
+    """The values of larder's HTTP answer by name."""
+    body = answer.json()
+    return dict(zip(body["metadata"]["feature_names"], [c["values"] for c in body["results"]]))
+
+
 def columns(body):
     """A JSON answer as name -> (values, statuses, event timestamps)."""
     names = body["metadata"]["feature_names"]

@@ -8,16 +8,12 @@ import pytest
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 
 from asks import message
+from compare import values
 from world import connects, until
 
 FEATURES = ["rides:count", "rides:home"]
 SEEN = [n for n in range(1, 30) if n % 7]
 UNSEEN = 43
-
-
-def values(answer):
-    body = answer.json()
-    return dict(zip(body["metadata"]["feature_names"], [c["values"] for c in body["results"]]))
 
 
 def written(riders):

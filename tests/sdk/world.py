@@ -154,7 +154,7 @@ class Larder(Process):
     It is patient with its store, unless what a failing store does is to be seen.
     """
 
-    def __init__(self, repo, wait=True, patient=True, **environment):
+    def __init__(self, repo, wait=True, patient=True, config=None, **environment):
         self.port, self.admin_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.admin = f"http://127.0.0.1:{self.admin_port}"
@@ -168,6 +168,7 @@ class Larder(Process):
         }
         listen = [self.targets["tcp"], self.targets["unix"], self.targets["abstract"]]
         flags = [word for address in listen for word in ("--listen", address)]
+        flags += ["--config", config] if config else []
         command = [LARDER, "serve", "-c", repo, *flags, "--admin", f"127.0.0.1:{self.admin_port}"]
         patience = PATIENT if patient else {}
         super().__init__(command, env={**os.environ, **patience, **environment})

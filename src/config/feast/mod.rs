@@ -3,16 +3,18 @@
 //! The rules are those of Feast's Python SDK (`repo_config.py`, `cli.py`). Keys that do not matter
 //! for reading are passed over, as it does.
 
+mod hybrid;
 mod online_store;
 mod redis;
 mod registry;
 mod section;
 mod sqlite;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
+pub(super) use self::online_store::{StoreContext, read_store};
 use self::section::Section;
 use super::{
     FeastSettings, Sources, Surroundings,
@@ -21,10 +23,33 @@ use super::{
     problem::{Origin, Problem, Problems},
     tree::{Dialect, Node, Value, parse},
 };
-use crate::model::KeyEncoding;
+use crate::{model::KeyEncoding, registry::RoutingTag, store::StoreSettings};
 
 /// Larger files are refused unread.
 pub(super) const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// The stores of Feast's `online_store`.
+#[derive(Debug)]
+pub(super) struct FeastStores {
+    /// By name; there is at least one.
+    pub(super) stores: Vec<(Arc<str>, StoreSettings)>,
+    /// What says in which of several stores a view lies; its values are their names.
+    pub(super) routing_tag: Option<RoutingTag>,
+}
+
+impl FeastStores {
+    fn one(settings: StoreSettings) -> Self {
+        Self { stores: vec![("default".into(), settings)], routing_tag: None }
+    }
+}
+
+/// Where relative paths of `feature_store.yaml` begin.
+pub(super) fn repo(sources: &Sources, surroundings: &Surroundings) -> PathBuf {
+    match &sources.chdir {
+        Some(dir) => surroundings.working_directory.join(dir),
+        None => surroundings.working_directory.clone(),
+    }
+}
 
 /// Reads the file and says what is wrong with it; `None` if that leaves nothing to serve.
 pub(super) fn read(
@@ -33,11 +58,8 @@ pub(super) fn read(
     store: &StoreSection,
     ignore_auth: bool,
     problems: &mut Problems,
-) -> Option<FeastSettings> {
-    let repo = match &sources.chdir {
-        Some(dir) => surroundings.working_directory.join(dir),
-        None => surroundings.working_directory.clone(),
-    };
+) -> Option<(FeastSettings, FeastStores)> {
+    let repo = repo(sources, surroundings);
     let (origin, text) = match find(sources, surroundings, &repo) {
         Ok(found) => found,
         Err(problem) => {
@@ -57,18 +79,19 @@ pub(super) fn read(
     reader.auth(ignore_auth);
     // Each says what is wrong with it before any is missed.
     let (project, registry) = (reader.project(), reader.registry());
-    let context = online_store::Context { repo: &reader.repo, store };
-    let node = root.get("online_store");
-    let store = online_store::read(node, "online_store", &reader.origin, &context, reader.problems);
+    let context = StoreContext { repo: &reader.repo, store };
+    let stores = online_store::read(&root, &reader.origin, &context, reader.problems);
     let key_encoding = reader.key_encoding();
     let (registry_path, versioning) = registry?;
-    Some(FeastSettings {
+    let stores = stores?;
+    let settings = FeastSettings {
         project: project?.into(),
         registry_path,
-        store: store?,
         key_encoding: key_encoding?,
         versioning,
-    })
+        routing_tag: stores.routing_tag.clone(),
+    };
+    Some((settings, stores))
 }
 
 /// The text of the file: that of `-f`, of the environment, or the repo's.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{redis, section::Section, sqlite};
+use super::{FeastStores, hybrid, redis, section::Section, sqlite};
 use crate::{
     config::{
         file::StoreSection,
@@ -13,58 +13,108 @@ use crate::{
 };
 
 const SQLITE: &[&str] = &["sqlite", "feast.infra.online_stores.sqlite.SqliteOnlineStore"];
+const HYBRID: &[&str] = &[
+    "hybrid",
+    "feast.infra.online_stores.hybrid_online_store.hybrid_online_store.HybridOnlineStore",
+];
 const REDIS: &[&str] = &["redis", "feast.infra.online_stores.redis.RedisOnlineStore"];
 
 /// What every kind of store is read with, besides its options.
-pub(super) struct Context<'a> {
+pub(in crate::config) struct StoreContext<'a> {
     /// Where relative paths begin.
-    pub(super) repo: &'a Path,
+    pub(in crate::config) repo: &'a Path,
     /// larder's own settings of this store.
-    pub(super) store: &'a StoreSection,
+    pub(in crate::config) store: &'a StoreSection,
+}
+
+/// Reads Feast's `online_store`: one store, or several of them.
+pub(super) fn read(
+    root: &Node,
+    origin: &Origin,
+    context: &StoreContext<'_>,
+    problems: &mut Problems,
+) -> Option<FeastStores> {
+    const KEY: &str = "online_store";
+    let Some(node) = root.get(KEY) else {
+        let section = section(None, KEY, origin, problems);
+        return of_kind("sqlite", (origin, KEY), section, context).map(FeastStores::one);
+    };
+    let (kind, place, options) = kind_of(node, KEY, problems)?;
+    let section = section(options, KEY, origin, problems);
+    if HYBRID.contains(&kind) {
+        return hybrid::read(section, context);
+    }
+    of_kind(kind, (place, "online_store.type"), section, context).map(FeastStores::one)
 }
 
 /// Reads a section in the form of Feast's `online_store`, which is at `key`.
-///
-/// `origin` is where the section is missed: Feast's default is SQLite.
-pub(super) fn read(
-    node: Option<&Node>,
+pub(in crate::config) fn read_store(
+    node: &Node,
     key: &str,
-    origin: &Origin,
-    context: &Context<'_>,
+    context: &StoreContext<'_>,
     problems: &mut Problems,
 ) -> Option<StoreSettings> {
-    let type_key = format!("{key}.type");
-    let (kind, place, options) = match node.map(|node| (&node.value, node)) {
-        None => ("sqlite", origin, None),
-        Some((Value::Text(kind), node)) => (kind.as_str(), &node.origin, None),
-        Some((Value::Map(_), node)) => match node.get("type") {
-            None => ("sqlite", &node.origin, Some(node)),
-            Some(Node { value: Value::Text(kind), origin }) => (kind.as_str(), origin, Some(node)),
-            Some(other) => {
-                let message = format!("is {}; expected a store's name", other.value.describe());
-                problems.error(&other.origin, &type_key, message);
-                return None;
-            }
-        },
-        Some((Value::Null, node)) => {
-            let message = "is empty: this feature store has nothing to be served from";
-            problems.error(&node.origin, key, message);
-            return None;
-        }
-        Some((other, node)) => {
-            let message = format!("is {}; expected a mapping with a `type`", other.describe());
-            problems.error(&node.origin, key, message);
-            return None;
-        }
-    };
-    let section = Section { node: options, key: key.to_owned(), origin: origin.clone(), problems };
-    if SQLITE.contains(&kind) {
+    let (kind, place, options) = kind_of(node, key, problems)?;
+    let section = section(options, key, &node.origin, problems);
+    of_kind(kind, (place, &format!("{key}.type")), section, context)
+}
+
+/// Reads the options of a store of this kind, which is said at a place, under a key.
+pub(super) fn of_kind(
+    kind: &str,
+    (place, type_key): (&Origin, &str),
+    section: Section<'_>,
+    context: &StoreContext<'_>,
+) -> Option<StoreSettings> {
+    let Section { node, key, origin, problems } = section;
+    let section = Section { node, key, origin, problems: &mut *problems };
+    let settings = if SQLITE.contains(&kind) {
         sqlite::read(section, context)
     } else if REDIS.contains(&kind) {
         redis::read(section, context)
     } else {
         let message = format!("is `{kind}`; this larder reads sqlite and redis");
-        problems.error(place, &type_key, message);
-        None
+        problems.error(place, type_key, message);
+        return None;
+    }?;
+    if let Err(left_out) = settings.check_built_in() {
+        problems.error(place, type_key, left_out.to_string());
+        return None;
     }
+    Some(settings)
+}
+
+/// The kind of store that a section is about, where that is said, and its options.
+fn kind_of<'a>(
+    node: &'a Node,
+    key: &str,
+    problems: &mut Problems,
+) -> Option<(&'a str, &'a Origin, Option<&'a Node>)> {
+    let message = match &node.value {
+        Value::Text(kind) => return Some((kind, &node.origin, None)),
+        Value::Map(_) => match node.get("type") {
+            None => return Some(("sqlite", &node.origin, Some(node))),
+            Some(Node { value: Value::Text(kind), origin }) => {
+                return Some((kind, origin, Some(node)));
+            }
+            Some(other) => {
+                let message = format!("is {}; expected a store's name", other.value.describe());
+                problems.error(&other.origin, &format!("{key}.type"), message);
+                return None;
+            }
+        },
+        Value::Null => "is empty: this feature store has nothing to be served from".to_owned(),
+        other => format!("is {}; expected a mapping with a `type`", other.describe()),
+    };
+    problems.error(&node.origin, key, message);
+    None
+}
+
+fn section<'a>(
+    node: Option<&'a Node>,
+    key: &str,
+    origin: &Origin,
+    problems: &'a mut Problems,
+) -> Section<'a> {
+    Section { node, key: key.to_owned(), origin: origin.clone(), problems }
 }

@@ -1,6 +1,6 @@
 //! `online_store` of type `redis`, with Feast's connection strings.
 
-use super::{online_store::Context, section::Section};
+use super::{online_store::StoreContext, section::Section};
 use crate::{
     config::connection_string::ConnectionString,
     store::{RedisSettings, Secret, StoreSettings},
@@ -23,7 +23,7 @@ const CONNECTION_STRING: &str = "connection_string";
 const KNOWN_OPTIONS: &[&str] =
     &["db", "username", "password", "ssl", "socket_timeout", "socket_connect_timeout"];
 
-pub(super) fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<StoreSettings> {
+pub(super) fn read(mut section: Section<'_>, context: &StoreContext<'_>) -> Option<StoreSettings> {
     section.known_options(OPTIONS);
     if let Some(node) = section.get("redis_type")
         && node.value != crate::config::tree::Value::Text("redis".to_owned())
@@ -40,7 +40,7 @@ pub(super) fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<St
 fn server(
     connection: &ConnectionString,
     section: &mut Section<'_>,
-    context: &Context<'_>,
+    context: &StoreContext<'_>,
 ) -> Option<StoreSettings> {
     let first = connection.nodes.first();
     let server = first.and_then(|(host, port)| Some((host, port.as_ref()?.parse().ok()?)));

@@ -1,6 +1,6 @@
 //! `online_store` of type `sqlite`.
 
-use super::{online_store::Context, section::Section};
+use super::{online_store::StoreContext, section::Section};
 use crate::store::{SqliteSettings, StoreSettings};
 
 const OPTIONS: &[&str] = &[
@@ -12,7 +12,7 @@ const OPTIONS: &[&str] = &[
     "enable_openai_compatible_store",
 ];
 
-pub(super) fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<StoreSettings> {
+pub(super) fn read(mut section: Section<'_>, context: &StoreContext<'_>) -> Option<StoreSettings> {
     section.known_options(OPTIONS);
     let path = section.text("path")?.unwrap_or("data/online.db");
     let path = context.repo.join(path);

@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::store::{BreakerSection, SqliteSection, StoreSection};
+pub use self::store::{
+    BreakerSection, OtherStoreSection, RoutingSection, SqliteSection, StoreSection, WrittenForFeast,
+};
 use super::units::{
     Address, AddressOrOff, Addresses, Auto, ByteSize, DurationText, FileMode, LogFilter,
 };
@@ -33,6 +35,10 @@ pub struct File {
     pub freshness: FreshnessSection,
     /// How the online store of feature_store.yaml is used.
     pub store: StoreSection,
+    /// Stores beside it, by name: each holds the same project, as Feast wrote it.
+    pub stores: BTreeMap<String, OtherStoreSection>,
+    /// Which stores are asked for rows.
+    pub routing: RoutingSection,
     /// How the feature registry is followed.
     pub registry: RegistrySection,
     /// Bounds of requests.
@@ -244,6 +250,8 @@ impl Default for File {
             cache: CacheSection::default(),
             freshness: FreshnessSection::default(),
             store: StoreSection::default(),
+            stores: BTreeMap::new(),
+            routing: RoutingSection::default(),
             registry: RegistrySection::default(),
             requests: RequestsSection::default(),
             compat: CompatSection::default(),

@@ -1,9 +1,9 @@
-//! The section of a store.
+//! The sections of stores.
 
-use std::time::Duration;
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
 use crate::{
     config::units::DurationText,
@@ -28,6 +28,48 @@ pub struct StoreSection {
     pub breaker: BreakerSection,
     /// What is of SQLite alone.
     pub sqlite: SqliteSection,
+}
+
+/// A store beside the online store of feature_store.yaml.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OtherStoreSection {
+    /// Where it is: written as `online_store` is in feature_store.yaml, variables included.
+    pub online_store: WrittenForFeast,
+    /// How it is used. What is left out is at its default, not as in the section `store`.
+    pub store: StoreSection,
+}
+
+/// Which stores are asked for rows. The store of feature_store.yaml is called `default`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoutingSection {
+    /// The stores, in their order: the next is asked for the rows that the one before failed to give.
+    pub stores: Vec<String>,
+    /// Whether the next is asked, too, for rows that a store does not have.
+    pub next_on_absence: bool,
+    /// Other lists for single feature views, by their names.
+    pub views: BTreeMap<String, Vec<String>>,
+}
+
+/// A section in Feast's form, which is read by Feast's rules.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct WrittenForFeast;
+
+impl<'de> Deserialize<'de> for WrittenForFeast {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|IgnoredAny| Self)
+    }
+}
+
+impl JsonSchema for WrittenForFeast {
+    fn schema_name() -> Cow<'static, str> {
+        "WrittenForFeast".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["object", "string"] })
+    }
 }
 
 /// When larder stops asking a store that fails, and how it looks for its return.
@@ -67,6 +109,13 @@ impl Default for StoreSection {
             breaker: BreakerSection::default(),
             sqlite: SqliteSection::default(),
         }
+    }
+}
+
+impl Default for RoutingSection {
+    fn default() -> Self {
+        let stores = vec!["default".to_owned()];
+        Self { stores, next_on_absence: false, views: BTreeMap::new() }
     }
 }
 

@@ -671,6 +671,32 @@ mod tests {
         assert!(matches!(second, View::Unservable { why: it, .. } if *it == why));
     }
 
+    #[test]
+    fn a_view_lies_in_the_store_that_its_tag_names_or_is_not_served() {
+        let tagged = |name: &str, tag: Option<&str>| {
+            let tags = tag.map(|tag| ("tribe".to_owned(), tag.to_owned()));
+            batch(FeatureViewSpec { tags: tags.into_iter().collect(), ..spec(name) })
+        };
+        let source = core::Registry {
+            feature_views: vec![
+                tagged("fast", Some("Redis")),
+                tagged("lost", Some("oracle")),
+                tagged("bare", None),
+            ],
+            ..Default::default()
+        };
+        let tag: Arc<str> = "tribe".into();
+        let routing = RoutingTag { tag: Arc::clone(&tag), values: ["redis".into()].into() };
+        let options = DecodeOptions { routing: Some(routing), ..options() };
+        let registry = decode(&source.encode_to_vec(), &options).unwrap();
+        assert_eq!(stored(&registry, "fast").routed_by.as_deref(), Some("redis"));
+        let value = Some("oracle".into());
+        let lost = Unservable::NoStore { tag: Arc::clone(&tag), value };
+        assert_eq!(unservable(&registry, "lost"), lost);
+        assert_eq!(unservable(&registry, "bare"), Unservable::NoStore { tag, value: None });
+        assert_eq!(stored(&load(&source), "bare").routed_by, None, "without a tag all are served");
+    }
+
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {

@@ -1,0 +1,104 @@
+//! What larder's miss path costs beside the bare client that does the same reads.
+//!
+//! ```text
+//!  cargo bench --profile ci --features full --bench miss
+//!  cargo bench --profile ci --features full --bench miss -- --store redis --rounds 200
+//! ```
+//!
+//! 500 entities, three views of ten features each, nothing in the cache: one request reads all of
+//! it through the proxy (plan, coalescing, breaker, layout, cache, answer), and then the store's own
+//! client reads the same and looks at nothing. They take turns in one process, so that a noisy
+//! machine is noisy for both; the ratio of their medians is what counts. Servers are started on
+//! loopback and ended.
+
+#[path = "../../tests/store_contract/redis_server.rs"]
+#[allow(dead_code, reason = "shared with the stores' tests, which need more of it")]
+mod redis_server;
+mod request;
+mod stores;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use clap::Parser;
+use larder::store::OnlineStore;
+use tokio::time::Instant;
+
+use self::request::Request;
+
+/// See the module.
+#[derive(Parser)]
+struct Options {
+    /// The stores: may be repeated. All, if none is named.
+    #[arg(long)]
+    store: Vec<String>,
+    /// How often each of the two reads everything.
+    #[arg(long, default_value_t = 100)]
+    rounds: usize,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A database with the rows of [`request`], read in two ways.
+#[async_trait]
+trait Database: Send + Sync {
+    /// What it is called.
+    fn name(&self) -> &'static str;
+    /// A store of larder's on it.
+    fn store(&self) -> Arc<dyn OnlineStore>;
+    /// Reads all rows by the client alone. Returns how many values or nulls came back.
+    async fn read_bare(&self) -> usize;
+}
+
+#[tokio::main]
+async fn main() {
+    let options = Options::parse();
+    say("| store | bare client, ms (p50) | larder, ms (p50) | ratio |");
+    say("|---|---|---|---|");
+    for (name, open) in stores::ALL {
+        if options.store.is_empty() || options.store.iter().any(|store| store == name) {
+            let database = open().await;
+            measure(&*database, options.rounds).await;
+        }
+    }
+}
+
+async fn measure(database: &dyn Database, rounds: usize) {
+    let request = Request::new(database.store());
+    request.until_it_is_answered().await;
+    let values = database.read_bare().await;
+    let (mut bare, mut larder) = (Vec::new(), Vec::new());
+    // The first rounds make connections, pages and statements; they do not count.
+    for round in 0..rounds + 10 {
+        let began = Instant::now();
+        assert_eq!(database.read_bare().await, values, "{}", database.name());
+        let bare_took = began.elapsed();
+        let began = Instant::now();
+        request.read_all().await;
+        let larder_took = began.elapsed();
+        if round >= 10 {
+            bare.push(bare_took);
+            larder.push(larder_took);
+        }
+    }
+    let (bare, larder) = (median(bare), median(larder));
+    say(&format!(
+        "| {} | {:.2} | {:.2} | {:.2} |",
+        database.name(),
+        bare * 1e3,
+        larder * 1e3,
+        larder / bare
+    ));
+}
+
+/// In seconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64()
+}
+
+fn say(line: &str) {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}").expect("standard output takes a line");
+}

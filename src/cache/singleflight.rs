@@ -89,6 +89,11 @@ impl<V> Default for SingleFlight<V> {
 }
 
 impl<V: Clone> Waiter<V> {
+    /// The result, if it is there: `Some(None)` if the flight was abandoned.
+    pub fn landed(&self) -> Option<Option<V>> {
+        self.0.result.get().cloned()
+    }
+
     /// Waits for the result; `None` if the flight was abandoned. May be dropped at any time.
     pub async fn wait(&self) -> Option<V> {
         self.0.result.wait().await.clone()

@@ -71,7 +71,7 @@ impl Loader {
     }
 
     /// Reads rows of views with one route: from its first store, and from the next what that one
-    /// could not answer. All waiters are answered, each as soon as its row is known.
+    /// could not answer. All waiters are answered, each once its store has answered.
     ///
     /// Runs detached from any request: one that gives up must not fail those who wait with it.
     async fn read_stores(self: Arc<Self>, route: Route, mut reads: Vec<ViewRead>) {
@@ -79,16 +79,22 @@ impl Loader {
             let store = &self.stores[usize::from(id.0)];
             let rows = read_store(store, &reads).await;
             let turn = Turn { store: *id, is_first: place == 0, is_last: place + 1 == route.len() };
-            let mut spare_rows = 0;
+            let mut landed = Vec::with_capacity(rows.iter().map(Vec::len).sum());
             for (read, rows) in reads.iter_mut().zip(rows) {
-                let asked = mem::take(&mut read.rows).into_iter().zip(rows);
-                read.rows = asked
-                    .filter_map(|(wanted, row)| self.settle(wanted, row, turn, &mut spare_rows))
-                    .collect();
+                for (wanted, row) in mem::take(&mut read.rows).into_iter().zip(rows) {
+                    match self.settle(wanted, row, turn) {
+                        Settled::Landed(leader, loaded) => landed.push((leader, loaded)),
+                        Settled::AskNext(wanted) => read.rows.push(wanted),
+                    }
+                }
             }
-            if spare_rows > 0 {
-                self.metrics.spare_rows(store.name(), spare_rows);
+            let rows = landed.iter().filter(|(_, loaded)| is_row(loaded)).count();
+            if !turn.is_first && rows > 0 {
+                self.metrics.spare_rows(store.name(), rows as u64);
             }
+            // A request waits for its rows from the first to the last: so that it is woken once, and
+            // not for each of them, the first is completed last.
+            landed.into_iter().rev().for_each(|(leader, loaded)| leader.complete(loaded));
             reads.retain(|read| !read.rows.is_empty());
             if reads.is_empty() {
                 return;
@@ -96,27 +102,18 @@ impl Loader {
         }
     }
 
-    /// Lands a row, unless the next store is to be asked for it.
-    fn settle(
-        &self,
-        mut wanted: Wanted,
-        row: Result<MaybeRow, StoreError>,
-        turn: Turn,
-        spare_rows: &mut u64,
-    ) -> Option<Wanted> {
+    /// What becomes of a row that a store answered. One that counts is in the cache after this.
+    fn settle(&self, mut wanted: Wanted, row: Result<MaybeRow, StoreError>, turn: Turn) -> Settled {
         match row {
             Ok(Some(row)) if !self.is_behind(&wanted, &row) => {
-                *spare_rows += u64::from(!turn.is_first);
-                self.land(wanted.leader, Ok(Some(row)), turn.store);
-                return None;
+                return self.land(wanted.leader, Ok(Some(row)), turn.store);
             }
             // A store that lags behind the one that failed: what the cache has is better.
             Ok(Some(_)) => {}
             Ok(None) => {
                 // No absence is believed while a store that may have the row is down.
                 if wanted.failed.is_none() && (turn.is_last || !self.next_on_absence) {
-                    self.land(wanted.leader, Ok(None), turn.store);
-                    return None;
+                    return self.land(wanted.leader, Ok(None), turn.store);
                 }
             }
             Err(error) => {
@@ -124,11 +121,10 @@ impl Loader {
             }
         }
         if !turn.is_last {
-            return Some(wanted);
+            return Settled::AskNext(wanted);
         }
         let error = wanted.failed.unwrap_or_else(StoreError::abandoned);
-        self.land(wanted.leader, Err(error), turn.store);
-        None
+        self.land(wanted.leader, Err(error), turn.store)
     }
 
     /// Whether a row is older than the one in the cache, of a store that has failed meanwhile.
@@ -141,14 +137,31 @@ impl Loader {
             })
     }
 
-    fn land(&self, leader: Leader<Loaded>, row: Result<MaybeRow, StoreError>, source: StoreId) {
+    fn land(
+        &self,
+        leader: Leader<Loaded>,
+        row: Result<MaybeRow, StoreError>,
+        source: StoreId,
+    ) -> Settled {
         let loaded = row.map(|row| Entry { row, asked_at: leader.began(), source });
         if let Ok(entry) = &loaded {
             // The cache first: whoever comes too late for the flight must find the row.
             self.cache.insert_newer(leader.key().clone(), entry.clone());
         }
-        leader.complete(loaded);
+        Settled::Landed(leader, loaded)
     }
+}
+
+/// What becomes of a row.
+enum Settled {
+    /// It is known, or that it cannot be had, and those who wait are to be told.
+    Landed(Leader<Loaded>, Loaded),
+    /// The next store is to be asked for it.
+    AskNext(Wanted),
+}
+
+fn is_row(loaded: &Loaded) -> bool {
+    loaded.as_ref().is_ok_and(|entry| entry.row.is_some())
 }
 
 /// Whose turn it is to be asked.

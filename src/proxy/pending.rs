@@ -72,7 +72,11 @@ impl Pending {
                     continue;
                 };
                 let give_up_at = if fallback.is_some() { stale_at } else { deadline };
-                let loaded = match time::timeout_at(give_up_at, waiter.wait()).await {
+                let loaded = match waiter.landed() {
+                    Some(loaded) => Ok(loaded),
+                    None => time::timeout_at(give_up_at, waiter.wait()).await,
+                };
+                let loaded = match loaded {
                     Ok(Some(loaded)) => loaded.map_err(Missing::Store),
                     Ok(None) => Err(Missing::Store(StoreError::abandoned())),
                     Err(_elapsed) => Err(Missing::Deadline),

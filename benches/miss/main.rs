@@ -26,6 +26,11 @@ use tokio::time::Instant;
 
 use self::request::Request;
 
+/// As in the program.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// See the module.
 #[derive(Parser)]
 struct Options {

@@ -10,6 +10,8 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
+use foldhash::fast::RandomState;
+
 use super::{DecodeError, ViewNames, cell};
 use crate::model::{EntityKey, EventTimestamp, FeatureView, MaybeRow};
 
@@ -17,7 +19,7 @@ use crate::model::{EntityKey, EventTimestamp, FeatureView, MaybeRow};
 #[derive(Clone, Debug)]
 pub struct SqliteView {
     names: ViewNames,
-    places: HashMap<Arc<str>, usize>,
+    places: HashMap<Arc<str>, usize, RandomState>,
     /// Quoted.
     table: String,
 }
@@ -78,7 +80,9 @@ impl SqliteView {
     pub fn collect<'a>(&'a self, keys: &'a [EntityKey]) -> SqliteRows<'a> {
         SqliteRows {
             view: self,
+            keys,
             entities: keys.iter().map(|key| &*key.0).zip(0..).collect(),
+            last: 0,
             rows: keys.iter().map(|_| Entity::Missing).collect(),
             values: Vec::new(),
         }
@@ -89,7 +93,10 @@ impl SqliteView {
 #[derive(Debug)]
 pub struct SqliteRows<'a> {
     view: &'a SqliteView,
-    entities: HashMap<&'a [u8], usize>,
+    keys: &'a [EntityKey],
+    entities: HashMap<&'a [u8], usize, RandomState>,
+    /// The entity of the row before: a table's index has those of one entity together.
+    last: usize,
     rows: Vec<Entity>,
     values: Vec<u8>,
 }
@@ -112,11 +119,18 @@ impl SqliteRows<'_> {
         };
         let feature = std::str::from_utf8(feature).ok();
         let place = feature.and_then(|feature| self.view.places.get(feature));
-        if let (Some(&entity), Some(&place)) = (self.entities.get(entity), place)
+        if let (Some(entity), Some(&place)) = (self.entity(entity), place)
             && let Err(error) = self.add_feature(entity, place, &row)
         {
             self.rows[entity] = Entity::Corrupt(error);
         }
+    }
+
+    fn entity(&mut self, key: &[u8]) -> Option<usize> {
+        if self.keys.get(self.last).is_none_or(|last| *last.0 != *key) {
+            self.last = *self.entities.get(key)?;
+        }
+        Some(self.last)
     }
 
     /// The rows, in the order of the keys.

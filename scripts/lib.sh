@@ -11,7 +11,10 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 
 # `go install NAME@latest` may give an older release than there is, so versions are exact.
 grpcurl_version=1.9.4
+versitygw_version=1.8.0
 deny_version=0.20.2
+cassandra_version=5.0.8
+dynamodb_local_version=3.1.0
 
 case $cache/ in
   "$root"/*) echo "LARDER_CACHE_DIR must lie outside the checkout, is \`$cache\`" >&2; exit 64 ;;
@@ -36,6 +39,8 @@ need() {
   command -v "$command" >/dev/null && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     export DEBIAN_FRONTEND=noninteractive
+    # Without a runlevel in which services start: tests start their own.
+    export RUNLEVEL=1
     apt-get update -qq && apt-get install -y -qq --no-install-recommends "$package" >/dev/null
   fi
   command -v "$command" >/dev/null || die "\`$command\` is missing: ${*:-apt-get install $package}"
@@ -57,11 +62,46 @@ install_grpcurl() {
   GOBIN=$into go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$grpcurl_version"
 }
 
+install_versitygw() {
+  need go golang-go "install Go 1.26 (the distribution's may be too old)"
+  GOBIN=$into go install -ldflags='-s -w' "github.com/versity/versitygw/cmd/versitygw@v$versitygw_version"
+}
+
 install_deny() { # a linter needs no optimised build, and this one takes half the time
   CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_TARGET_DIR=$cache/target-deny \
     cargo install --quiet --locked --root "$into" "cargo-deny@$deny_version"
   rm -rf "$cache/target-deny"
+}
+
+# Jars of Maven Central with all that they need to run, into $into/lib.
+maven_jars() { # GROUP:ARTIFACT:VERSION
+  local pom=$into/pom.xml group artifact version
+  IFS=: read -r group artifact version <<<"$1"
+  cat >"$pom" <<XML
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>larder</groupId><artifactId>service</artifactId><version>1</version>
+  <dependencies><dependency>
+    <groupId>$group</groupId><artifactId>$artifact</artifactId><version>$version</version>
+  </dependency></dependencies>
+</project>
+XML
+  mvn -q -B -f "$pom" dependency:copy-dependencies -DincludeScope=runtime \
+    -DoutputDirectory="$into/lib" >&2
+}
+
+# Maven Central has Cassandra as a library, without its configuration and its start script.
+install_cassandra() {
+  need java openjdk-17-jre-headless "install Java 17"
+  need mvn maven
+  maven_jars "org.apache.cassandra:cassandra-all:$cassandra_version"
+}
+
+# Amazon's own emulator. Not every release resolves: some ask for artefacts that were never there.
+install_dynamodb_local() {
+  need mvn maven
+  maven_jars "software.amazon.dynamodb:DynamoDBLocal:$dynamodb_local_version"
 }
 
 # A venv cannot be moved: it is made in its place, and a stamp says that it is whole.
@@ -78,4 +118,7 @@ install_feast() {
 
 venv=$cache/venv-$(sha256sum <"$root/scripts/requirements.txt" | cut -c1-12)
 grpcurl=$cache/grpcurl-$grpcurl_version
+versitygw=$cache/versitygw-$versitygw_version
 deny=$cache/cargo-deny-$deny_version
+cassandra=$cache/cassandra-$cassandra_version
+dynamodb_local=$cache/dynamodb-local-$dynamodb_local_version

@@ -25,13 +25,13 @@ use crate::{
     },
     cache::FeatureCache,
     clock,
-    config::{Config, FeastSettings, StoreConfig},
+    config::{Config, StoreConfig},
     metrics::Metrics,
     net::{Listener, Server},
     proxy::{FeatureProxy, Parts, StoreFacts},
     registry::{
-        DecodeOptions, RefreshSettings, Refresher, Registry, RegistryHandle, RegistrySource,
-        StatusHandle, load_once,
+        DecodeOptions, NotBuiltIn, RefreshSettings, Refresher, Registry, RegistryHandle,
+        RegistrySource, StatusHandle, load_once,
     },
     resilience::ResilientStore,
     store::{self, StoreSettings},
@@ -62,8 +62,11 @@ impl App {
             first_retry: Duration::from_secs(1),
             now_unix: || clock::now().unix_seconds,
         };
-        let (source, options) = registry_of(&config.feast);
-        let refresher = Refresher::new(source, options, settings, Arc::clone(&registry));
+        let (source, options) = registry_of(&config)?;
+        let mut refresher = Refresher::new(source, options, settings, Arc::clone(&registry));
+        if let Some(path) = &config.registry_disk_copy {
+            refresher = refresher.with_disk_copy(path.clone());
+        }
         let proxy = Arc::new(proxy_of(&config, &registry, &metrics)?);
 
         let bind = |address| Listener::bind(address, config.unix_socket_mode);
@@ -126,21 +129,24 @@ impl App {
 }
 
 /// Loads the registry once, as `check` does.
-pub async fn load_registry(feast: &FeastSettings) -> anyhow::Result<Registry> {
-    let (source, options) = registry_of(feast);
-    load_once(&source, &options).await.with_context(|| format!("feature registry {source}"))
+pub async fn load_registry(config: &Config) -> anyhow::Result<Registry> {
+    let (mut source, options) = registry_of(config)?;
+    let loaded = load_once(&mut source, &options).await;
+    loaded.with_context(|| format!("feature registry {source}"))
 }
 
-fn registry_of(feast: &FeastSettings) -> (RegistrySource, DecodeOptions) {
+fn registry_of(config: &Config) -> Result<(RegistrySource, DecodeOptions), NotBuiltIn> {
+    let feast = &config.feast;
     let options = DecodeOptions {
         project: Arc::clone(&feast.project),
         key_encoding: feast.key_encoding,
         versioning: feast.versioning,
-        // Both Redis and SQLite keep the versions of a view apart.
-        versioned_store: true,
+        versioned_store: config.stores.iter().all(|store| store.settings.keeps_versions()),
         routing: feast.routing_tag.clone(),
     };
-    (RegistrySource::File(feast.registry_path.clone()), options)
+    let project = Arc::clone(&feast.project);
+    let source = RegistrySource::new(feast.registry.clone(), project, config.registry_limits)?;
+    Ok((source, options))
 }
 
 fn proxy_of(

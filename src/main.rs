@@ -86,7 +86,7 @@ fn told_to_stop() -> io::Result<impl Future<Output = &'static str>> {
 /// Loads the registry, and says what would be served.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let registry = runtime.block_on(app::load_registry(&config.feast))?;
+    let registry = runtime.block_on(app::load_registry(config))?;
     let mut doubts: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     doubts.extend(registry.warnings.iter().cloned());
     let unknown =

@@ -37,6 +37,7 @@ const COUNTERS: &[(&str, &str)] = &[
         "larder_undecodable_values_total",
         "Values served as null over HTTP since they are of a kind that this version does not know.",
     ),
+    ("larder_registry_errors_total", "Attempts to read the feature registry that failed."),
     ("larder_cache_evictions_total", "Rows that made room for others."),
     ("feast_feature_server_request_total", "Requests by endpoint and status (success, error)."),
     ("feast_online_features_request_total", "Requests for online features."),
@@ -67,6 +68,10 @@ const GAUGES: &[(&str, &str)] = &[
     (
         "larder_registry_consecutive_failures",
         "Attempts to read the feature registry that failed since the last success.",
+    ),
+    (
+        "larder_registry_from_disk_copy",
+        "1 while a copy on disk stands in for the feature registry, which was not read yet, else 0.",
     ),
     ("larder_registry_loaded", "1 once a feature registry is loaded, else 0."),
 ];

@@ -6,7 +6,12 @@ use larder::{
     config::{Config, Flag, Sources, Surroundings},
     model::StoreId,
     proxy::RouteStep,
-    store::StoreSettings,
+    registry::RegistrySettings,
+    store::{
+        CassandraSettings, Consistency, DynamoDbSettings, RedisReadFrom, RedisSettings,
+        RedisTopology, Secret, StoreSettings, TableNameTemplate,
+    },
+    tls::Verify,
 };
 
 /// A folder with a `feature_store.yaml`, and perhaps a `larder.yaml`.
@@ -135,7 +140,8 @@ fn relative_paths_begin_in_the_repo_and_variables_are_expanded() {
         .variable("FILE", "r.db");
     let config = repo.load();
     assert_eq!(&*config.feast.project, "from-outside");
-    assert_eq!(config.feast.registry_path, repo.dir.path().join("data/r.db"));
+    let file = RegistrySettings::File(repo.dir.path().join("data/r.db"));
+    assert_eq!(config.feast.registry, file);
     let StoreSettings::Sqlite(sqlite) = &config.stores[0].settings else {
         panic!("SQLite is Feast's default")
     };
@@ -145,8 +151,8 @@ fn relative_paths_begin_in_the_repo_and_variables_are_expanded() {
     fs::create_dir(repo.dir.path().join("elsewhere")).unwrap();
     repo.sources.feature_store_yaml = Some("feature_store.yaml".into());
     repo.sources.chdir = Some("elsewhere".into());
-    let path = repo.load().feast.registry_path;
-    assert_eq!(path, repo.dir.path().join("elsewhere/data/r.db"));
+    let elsewhere = RegistrySettings::File(repo.dir.path().join("elsewhere/data/r.db"));
+    assert_eq!(repo.load().feast.registry, elsewhere);
 }
 
 #[test]
@@ -156,17 +162,28 @@ fn a_redis_is_read_from_feasts_connection_string() {
         Repo::new(&format!("{MINIMAL}{store}"), None)
     };
     let config = store("cache.default:6380,db=2,username=u,password=\"p=:w\"").load();
-    let StoreSettings::Redis(redis) = &config.stores[0].settings else { panic!("it is a Redis") };
-    assert_eq!((&*redis.host, redis.port, redis.db), ("cache.default", 6380, 2));
-    assert_eq!(redis.username.as_deref(), Some("u"));
-    assert_eq!(redis.password.as_ref().unwrap().0, "p=:w");
+    let StoreSettings::Redis(redis) = config.stores[0].settings.clone() else {
+        panic!("it is a Redis")
+    };
+    let RedisTopology::Single(address) = redis.topology else { panic!("it is a single server") };
+    assert_eq!((address.to_string().as_str(), redis.access.db), ("cache.default:6380", 2));
+    assert_eq!(redis.access.username.as_deref(), Some("u"));
+    assert_eq!(redis.access.password.unwrap().0, "p=:w");
 
     for (connection, expected) in [
         ("h", "expected `host:port` first"),
         ("h:port", "expected `host:port` first"),
         ("[::1]:6379", "expected `host:port` first"),
-        ("h:6379,ssl=true", "`ssl` is on"),
         ("h:6379,db=x,password=hunter2", "`db` is no number"),
+        ("h:6379,password=true", "`password` is true or false"),
+        ("h:6379, password=hunter2", "has blanks at the option `password`"),
+        ("h:6379,socket_connect_timeout=soon", "`socket_connect_timeout` is no number"),
+        ("h:6379,credential_provider=x", "`credential_provider` is set"),
+        ("h:6379,unix_socket_path=/s", "`unix_socket_path` is set"),
+        ("h:6379,ssl=true,ssl_cert_reqs=maybe", "`ssl_cert_reqs` is not one of"),
+        ("h:6379,ssl=true,ssl_keyfile=k", "`ssl_certfile` is not"),
+        ("h:6379,ssl=true,ssl_ca_path=/certs", "`ssl_ca_path` is set"),
+        ("h:6379,ssl=true,ssl_password=hunter2", "`ssl_password` is set"),
     ] {
         let errors = store(connection).errors();
         assert!(errors[0].contains(expected), "{connection}: {errors:?}");
@@ -174,17 +191,274 @@ fn a_redis_is_read_from_feasts_connection_string() {
     }
 }
 
+fn cassandra(config: &Config) -> CassandraSettings {
+    match &config.stores[0].settings {
+        StoreSettings::Cassandra(settings) => settings.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn dynamodb(config: &Config) -> DynamoDbSettings {
+    match &config.stores[0].settings {
+        StoreSettings::DynamoDb(settings) => settings.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_cluster_is_read_from_feasts_options_and_from_larders_own() {
+    for (file, consistency) in [
+        (include_str!("golden/feast/yaml/feature_store.cassandra.yaml"), Consistency::LocalOne),
+        (include_str!("golden/feast/yaml/feature_store.scylladb.yaml"), Consistency::LocalQuorum),
+    ] {
+        let config = Repo::new(file, None).load();
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let read = cassandra(&config);
+        assert_eq!((&*read.hosts[0], read.port, &*read.keyspace), ("127.0.0.1", 9042, "feast_ks"));
+        assert_eq!((read.consistency, read.login, read.tls), (consistency, None, None));
+        assert_eq!(read.local_datacenter, None);
+    }
+    let feature_store = format!(
+        "{MINIMAL}online_store:\n  type: feast.infra.online_stores.cassandra_online_store.\
+         cassandra_online_store.CassandraOnlineStore\n  hosts: [a.svc, \"::1\"]\n  port: 9142\n  \
+         username: u\n  password: s3cret\n  protocol_version: 5\n  request_timeout: 1.5\n  \
+         load_balancing: {{load_balancing_policy: DCAwareRoundRobinPolicy, local_dc: eu}}\n"
+    );
+    let config = Repo::new(&feature_store, None).load();
+    let read = cassandra(&config);
+    assert_eq!(read.hosts, ["a.svc", "::1"]);
+    assert_eq!((read.port, &*read.keyspace), (9142, "feast_keyspace"));
+    assert_eq!(read.local_datacenter.as_deref(), Some("eu"));
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+
+    let own = "store:\n  max_backoff: 2s\n  cassandra:\n    consistency: quorum\n    \
+               local_datacenter: us\n    max_concurrent_reads: 9\n    connections: 2\n    \
+               tls: {enabled: true, ca: ca.pem, certificate: c.pem, key: k.pem, verify: authority}\n";
+    let repo = Repo::new(&feature_store, Some(own));
+    let read = cassandra(&repo.load());
+    assert_eq!((read.consistency, read.max_concurrent_reads), (Consistency::Quorum, 9));
+    assert_eq!((read.connections, read.local_datacenter.as_deref()), (2, Some("us")));
+    let tls = read.tls.unwrap();
+    assert_eq!(tls.verify, Verify::Authority);
+    assert_eq!(tls.ca, Some(repo.dir.path().join("ca.pem")));
+    assert_eq!(tls.identity.unwrap().key, repo.dir.path().join("k.pem"));
+}
+
+#[test]
+fn datacenters_of_feast_are_hosts_of_which_one_is_read() {
+    let store = |more: &str| {
+        format!(
+            "{MINIMAL}online_store:\n  type: cassandra\n  datacenters:\n    \
+             - {{name: dc1, hosts: [a, b], replication_factor: 3}}\n    \
+             - {{name: dc2, hosts: [c]}}\n{more}"
+        )
+    };
+    let check = |more: &str, hosts: [&str; 3], local: &str| {
+        let read = cassandra(&Repo::new(&store(more), None).load());
+        assert_eq!(read.hosts, hosts);
+        assert_eq!(read.local_datacenter.as_deref(), Some(local));
+    };
+    let balancing =
+        "  load_balancing: {load_balancing_policy: DCAwareRoundRobinPolicy, local_dc: dc2}\n";
+    check("", ["a", "b", "c"], "dc1");
+    check(balancing, ["c", "a", "b"], "dc2");
+    check(&format!("{balancing}  routing: {{read_dc: dc1}}\n"), ["a", "b", "c"], "dc1");
+    let errors = Repo::new(&store("  routing: {read_dc: dc3}\n"), None).errors();
+    assert!(errors[0].contains("has no datacenter `dc3`"), "{errors:?}");
+    let errors = Repo::new(&store("  hosts: [a]\n"), None).errors();
+    assert!(errors[0].contains("cannot stand beside `hosts`"), "{errors:?}");
+}
+
+#[test]
+fn clusters_that_larder_cannot_read_are_refused_by_name() {
+    let check = |kind: &str, options: &str, larder: Option<&str>, expected: &[&str]| {
+        let text = format!("{MINIMAL}online_store: {{type: {kind}, {options}}}\n");
+        let errors = Repo::new(&text, larder).errors();
+        assert_eq!(errors.len(), expected.len(), "{errors:?}");
+        for (error, expected) in errors.iter().zip(expected) {
+            assert!(error.starts_with("feature_store.yaml:3:") || larder.is_some(), "{error}");
+            assert!(error.contains(expected), "{error} lacks {expected}");
+        }
+    };
+    let refuses = |options, expected: &str| check("cassandra", options, None, &[expected]);
+    refuses("secure_bundle_path: b.zip", "secure_bundle_path: is Astra's");
+    refuses("keyspace: k", "online_store.hosts: is missing; expected a list");
+    refuses("hosts: a", "expected a list of host names");
+    refuses("hosts: [\"a:9042\"]", "a port belongs into `port`");
+    refuses("hosts: [a], port: 70000", "online_store.port: is `70000`; expected a port");
+    refuses("hosts: [a], username: u", "online_store.username: has no `password` beside it");
+    refuses("hosts: [a], load_balancing: {load_balancing_policy: RoundRobin}", "expected a `load_");
+    refuses("hosts: [a], local_dc: x", "online_store.local_dc: no such option");
+    refuses("hosts: [cassandra.eu-west-1.amazonaws.com]", "is Amazon Keyspaces");
+    check("scylladb", "hosts: [a], protocol_version: 4", None, &["no such option"]);
+    check("cassandra", "hosts: [a]", Some("store: {cassandra: {consistency: most}}\n"), &["most"]);
+    let larder = "store:\n  cassandra: {max_concurrent_reads: 0, tls: {key: k.pem}}\n";
+    let expected = ["max_concurrent_reads: must be greater", "both `certificate` and `key`"];
+    check("cassandra", "hosts: [a]", Some(larder), &expected);
+
+    let text = format!(
+        "{MINIMAL}online_store: {{type: cassandra, hosts: [cassandra.eu-west-1.amazonaws.com], \
+         port: 9142, username: u, password: p}}\n"
+    );
+    let larder = "store: {cassandra: {tls: {enabled: true}}}\n";
+    let config = Repo::new(&text, Some(larder)).load();
+    assert!(config.warnings[0].to_string().contains("never tried"), "{:?}", config.warnings);
+}
+
+#[test]
+fn dynamodb_is_read_from_feasts_options() {
+    let file = include_str!("golden/feast/yaml/feature_store.dynamodb.yaml");
+    let config = Repo::new(file, None).load();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert!(!dynamodb(&config).region.is_empty());
+    assert!(config.stores[0].settings.keeps_versions());
+
+    let text = format!(
+        "{MINIMAL}online_store:\n  type: feast.infra.online_stores.dynamodb.DynamoDBOnlineStore\n  \
+         region: eu-west-1\n  endpoint_url: http://localhost:8000\n  \
+         table_name_template: 'x-{{table_name}}'\n  consistent_reads: true\n  batch_size: 40\n  \
+         max_pool_connections: 7\n  connect_timeout: 1.5\n  session_based_auth: true\n  \
+         warmup_connections: true\n  tags: {{team: t}}\n"
+    );
+    let config = Repo::new(&text, None).load();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let expected = DynamoDbSettings {
+        region: "eu-west-1".into(),
+        endpoint_url: Some("http://localhost:8000".into()),
+        table_name_template: TableNameTemplate::parse("x-{table_name}").unwrap(),
+        consistent_reads: true,
+        batch_size: 40,
+        max_calls: 7,
+        connect_timeout: Duration::from_millis(1500),
+    };
+    assert_eq!(dynamodb(&config), expected);
+
+    let region = |name: &str| {
+        let text = format!("{MINIMAL}online_store: {{type: dynamodb}}\n");
+        dynamodb(&Repo::new(&text, None).variable(name, "us-east-1").load()).region
+    };
+    assert_eq!([region("AWS_REGION"), region("AWS_DEFAULT_REGION")], ["us-east-1", "us-east-1"]);
+}
+
+#[test]
+fn options_of_dynamodb_that_are_wrong_are_errors_and_those_that_are_not_used_warnings() {
+    let store = |options: &str| {
+        let text = format!("{MINIMAL}online_store: {{type: dynamodb, {options}}}\n");
+        Repo::new(&text, None)
+    };
+    for (options, expected) in [
+        ("", ["AWS_REGION", "AWS_DEFAULT_REGION"].as_slice()),
+        ("region: 'a/b'", &["region: is the text `a/b`; expected an AWS region"]),
+        ("region: x, endpoint_url: localhost:8000", &["endpoint_url", "expected a URL"]),
+        ("region: x, table_name_template: '{table}'", &["`{table}` is neither"]),
+        ("region: x, consistent_reads: 'yes'", &["consistent_reads", "true or false"]),
+        ("region: x, batch_size: 0", &["expected a whole number from 1 to 100"]),
+        ("region: x, max_pool_connections: 0", &["expected a whole number from 1 to 1000"]),
+        ("region: x, connect_timeout: -1", &["expected seconds"]),
+        ("region: x, endpoint: y", &["endpoint: no such option", "endpoint_url"]),
+    ] {
+        let errors = store(options).errors();
+        assert_eq!(errors.len(), 1, "{options}: {errors:?}");
+        assert!(errors[0].starts_with("feature_store.yaml:3:"), "{errors:?}");
+        assert!(expected.iter().all(|part| errors[0].contains(part)), "{options}: {errors:?}");
+    }
+    let wrong = store("batch_size: x, consistent_reads: 1, table_name_template: '{'");
+    assert_eq!(wrong.errors().len(), 4, "all that is wrong is said at once");
+    for (options, expected) in [
+        ("read_timeout: 1", "store.timeout"),
+        ("retry_mode: legacy", "repeats no failed call"),
+        ("total_max_retry_attempts: 9", "repeats no failed call"),
+        ("max_read_workers: 9", "max_pool_connections"),
+        ("keepalive_timeout: 9", "kept for 90s"),
+        ("batch_size: 101", "100 keys at most"),
+        ("table_name_template: '{project}'", "has no `{table_name}`"),
+    ] {
+        let warnings = store(&format!("region: x, {options}")).load().warnings;
+        assert_eq!(warnings.len(), 1, "{options}: {warnings:?}");
+        assert!(warnings[0].to_string().contains(expected), "{options}: {warnings:?}");
+    }
+}
+
+/// The settings of an online store that is a Redis, and the warnings besides.
+fn redis(online_store: &str, larder: Option<&str>) -> (RedisSettings, Vec<String>) {
+    let text = format!("{MINIMAL}online_store: {{type: redis, {online_store}}}\n");
+    let config = Repo::new(&text, larder).load();
+    let StoreSettings::Redis(redis) = config.stores[0].settings.clone() else {
+        panic!("it is a Redis")
+    };
+    (redis, config.warnings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_redis_cluster_and_sentinels_are_read_as_feast_reads_them() {
+    let cluster =
+        "redis_type: redis_cluster, connection_string: 'a:1,b:2,skip_full_coverage_check=true'";
+    let larder = "store: {redis: {read_from: prefer_replica, connections: 3}}\n";
+    let (settings, warnings) = redis(cluster, Some(larder));
+    let RedisTopology::Cluster(seeds) = &settings.topology else { panic!("{settings:?}") };
+    assert_eq!(seeds.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:2"]);
+    assert_eq!((settings.read_from, settings.connections), (RedisReadFrom::PreferReplica, 3));
+    assert!(warnings[0].contains("`skip_full_coverage_check` is redis-py's"), "{warnings:?}");
+
+    // Sentinels are not logged in to as their master is.
+    let options = "password=p,ssl=true,socket_connect_timeout=0.2,min_other_sentinels=1";
+    let sentinel = format!("redis_type: redis_sentinel, connection_string: 'a:1,b:2,{options}'");
+    let (settings, _) = redis(&sentinel, None);
+    let RedisTopology::Sentinel(sentinels) = &settings.topology else { panic!("{settings:?}") };
+    assert_eq!((&*sentinels.master, sentinels.min_other_sentinels), ("mymaster", 1));
+    assert_eq!((&sentinels.access.password, &sentinels.access.tls), (&None, &None));
+    assert_eq!(sentinels.access.connect_timeout.as_millis(), 200);
+    assert!(settings.access.password.is_some() && settings.access.tls.is_some());
+    let kwargs = "redis_type: redis_sentinel, sentinel_master: m, client: glide, \
+                  connection_string: 'a:1,sentinel_kwargs={\"password\":\"s\"}'";
+    let (settings, warnings) = redis(kwargs, None);
+    let RedisTopology::Sentinel(sentinels) = &settings.topology else { panic!("{settings:?}") };
+    assert_eq!((&*sentinels.master, &sentinels.access.password), ("m", &Some(Secret("s".into()))));
+    assert!(settings.access.password.is_none());
+    assert!(warnings[0].contains("which Feast refuses"), "{warnings:?}");
+
+    for (store, expected) in [
+        ("redis_type: redis_clusters", "expected `redis` or `redis_cluster` or `redis_sentinel`"),
+        ("client: jedis", "expected `redis` or `glide`"),
+        ("redis_type: redis_cluster, connection_string: 'a:1,b'", "for each server"),
+        ("redis_type: redis_cluster, connection_string: 'a:1,db=1'", "`db` cannot be chosen"),
+        ("redis_type: redis_sentinel, connection_string: 'a:1,sentinel_kwargs=x'", "JSON object"),
+    ] {
+        let text = format!("{MINIMAL}online_store: {{type: redis, {store}}}\n");
+        let errors = Repo::new(&text, None).errors();
+        assert!(errors[0].contains(expected), "{store}: {errors:?}");
+    }
+    let errors = Repo::new(MINIMAL, Some("store: {redis: {connections: 0}}\n")).errors();
+    assert!(errors[0].contains("store.redis.connections: must be greater than 0"), "{errors:?}");
+}
+
+#[test]
+fn options_of_tls_mean_what_they_do_to_redis_py() {
+    let tls =
+        |options: &str| redis(&format!("connection_string: 'h:1,{options}'"), None).0.access.tls;
+    let verify = |options: &str| tls(options).map(|tls| tls.verify);
+    assert_eq!(tls("ssl=false,ssl_ca_certs=ca"), None);
+    assert_eq!(tls("ssl=0"), None);
+    assert_eq!(verify("ssl=true"), Some(Verify::Full));
+    assert_eq!(verify("ssl=False"), Some(Verify::Full), "any text is true in Python");
+    assert_eq!(verify("ssl=true,ssl_cert_reqs=optional"), Some(Verify::Full));
+    assert_eq!(verify("ssl=true,ssl_check_hostname=false"), Some(Verify::Authority));
+    assert_eq!(verify("ssl=true,ssl_cert_reqs=none"), Some(Verify::Nothing));
+    let tls = tls("ssl=true,ssl_ca_certs=/ca.pem,ssl_certfile=/c.pem").unwrap();
+    assert_eq!(tls.ca.unwrap().to_str(), Some("/ca.pem"));
+    assert_eq!(tls.identity.unwrap().key.to_str(), Some("/c.pem"), "one file may hold both");
+    // A number is its digits, however many.
+    let (settings, _) = redis("connection_string: 'h:1,password=12345678901234567890123'", None);
+    assert_eq!(settings.access.password.unwrap().0, "12345678901234567890123");
+}
+
 #[test]
 fn what_larder_cannot_honour_is_named() {
     for (text, expected) in [
-        ("project: p\nregistry: s3://bucket/r.db\n", "reads registries from files only"),
-        ("project: p\nregistry: {registry_type: sql, path: x}\n", "registry.registry_type"),
-        ("project: p\nregistry: r\nonline_store: {type: dynamodb, region: x}\n", "`dynamodb`"),
+        ("project: p\nregistry: r\nonline_store: {type: bigtable}\n", "`bigtable`"),
         ("project: p\nregistry: r\nonline_store:\n", "nothing to be served from"),
-        (
-            "project: p\nregistry: r\nonline_store: {type: redis, redis_type: redis_cluster}\n",
-            "redis_type",
-        ),
         ("project: p\nregistry: r\nentity_key_serialization_version: '3'\n", "without quotes"),
         ("project: p\nregistry: r\nentity_key_serialization_version: 4\n", "must be 1, 2 or 3"),
         ("project: [p\n", "cannot be read as YAML"),
@@ -221,9 +495,16 @@ fn repo_configs_are_read_or_refused_as_feast_does() {
     let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
     let cases = golden["repo_config"].as_object().unwrap();
     // Feast reads these and larder refuses them, since it could not serve them.
-    let only_feast = ["online_store_yaml_null", "registry_map", "registry_sql", "registry_remote"];
+    let only_feast = ["online_store_yaml_null"];
     // Feast refuses these for what they would write; larder reads what there is.
     let only_larder = ["hyphen_project_sqlite", "hyphen_project_redis"];
+
+    // As larder names them: without user and password.
+    let places = std::collections::HashMap::from([
+        ("registry_map", "s3://b/k"),
+        ("registry_sql", "postgresql://h/db"),
+        ("registry_remote", "grpc://localhost:6570"),
+    ]);
 
     let texts = repo_configs();
     assert_eq!(texts.len(), cases.len(), "every recorded case has its text here");
@@ -236,17 +517,24 @@ fn repo_configs_are_read_or_refused_as_feast_does() {
         assert_eq!(read.is_ok(), expected, "{label}: {read:?}");
         let (Ok(config), true) = (read, feast["error"].is_null()) else { continue };
         assert_eq!(*config.feast.project, *feast["project"].as_str().unwrap(), "{label}");
-        let registry = repo.dir.path().join(feast["registry_path"].as_str().unwrap());
-        assert_eq!(config.feast.registry_path, registry, "{label}");
+        let path = feast["registry_path"].as_str().unwrap();
+        match &config.feast.registry {
+            RegistrySettings::File(file) => {
+                assert_eq!(*file, repo.dir.path().join(path), "{label}");
+            }
+            other => assert_eq!(other.to_string(), places[label], "{label}"),
+        }
         match &config.stores[0].settings {
             StoreSettings::Sqlite(sqlite) => {
                 let path = feast["online_store"]["path"].as_str().unwrap();
                 assert_eq!(sqlite.path, repo.dir.path().join(path), "{label}");
             }
             StoreSettings::Redis(redis) => {
-                let connection = format!("{}:{}", redis.host, redis.port);
+                let RedisTopology::Single(address) = &redis.topology else { panic!("{label}") };
+                let connection = address.to_string();
                 assert_eq!(feast["online_store"]["connection_string"], *connection, "{label}");
             }
+            other => panic!("{label}: {other:?}"),
         }
     }
 }
@@ -361,4 +649,24 @@ fn hybrid_is_a_store_for_each_value_of_its_tag() {
         let errors = hybrid(stores).errors();
         assert!(errors[0].contains(expected), "{stores}: {errors:?}");
     }
+}
+
+#[test]
+fn stores_that_keep_versions_otherwise_are_refused_where_there_are_versions() {
+    let versioned =
+        "project: p\nregistry: {path: r.db, enable_online_feature_view_versioning: true}\n";
+    let cassandra = "{type: cassandra, hosts: [h], keyspace: k}";
+    let larder = format!(
+        "stores: {{spare: {{online_store: {cassandra}}}}}\nrouting: {{stores: [default, spare]}}\n"
+    );
+    let errors = Repo::new(versioned, Some(&larder)).errors();
+    assert!(errors[0].starts_with("larder.yaml:1:17: stores.spare: keeps versions"), "{errors:?}");
+    Repo::new(MINIMAL, Some(&larder)).load();
+
+    let hybrid = format!(
+        "{versioned}online_store: {{type: hybrid, online_stores: [{{type: sqlite, conf: {{}}}}, \
+         {{type: cassandra, conf: {{hosts: [h], keyspace: k}}}}]}}\n"
+    );
+    let errors = Repo::new(&hybrid, None).errors();
+    assert!(errors[0].contains("online_store: has stores of which some keep"), "{errors:?}");
 }

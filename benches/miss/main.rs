@@ -9,15 +9,28 @@
 //! it through the proxy (plan, coalescing, breaker, layout, cache, answer), and then the store's own
 //! client reads the same and looks at nothing. They take turns in one process, so that a noisy
 //! machine is noisy for both; the ratio of their medians is what counts. Servers are started on
-//! loopback and ended.
+//! loopback and ended; those of Cassandra and DynamoDB are found as the stores' tests find them.
 
+#[cfg(feature = "cassandra")]
+mod cassandra;
+#[cfg(feature = "cassandra")]
+#[path = "../../tests/store_contract/cassandra_server.rs"]
+#[allow(dead_code, reason = "shared with the stores' tests, which need more of it")]
+mod cassandra_server;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+#[cfg(feature = "dynamodb")]
+#[path = "../../tests/store_contract/dynamodb_server.rs"]
+#[allow(dead_code, reason = "shared with the stores' tests, which need more of it")]
+mod dynamodb_server;
+mod redis;
 #[path = "../../tests/store_contract/redis_server.rs"]
 #[allow(dead_code, reason = "shared with the stores' tests, which need more of it")]
 mod redis_server;
 mod request;
-mod stores;
+mod sqlite;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clap::Parser;
@@ -56,12 +69,24 @@ trait Database: Send + Sync {
     async fn read_bare(&self) -> usize;
 }
 
+type Open = fn() -> Pin<Box<dyn Future<Output = Box<dyn Database>>>>;
+
+/// The databases by name.
+const ALL: &[(&str, Open)] = &[
+    ("redis", || Box::pin(async { Box::new(redis::Redis::open().await) as _ })),
+    ("sqlite", || Box::pin(async { Box::new(sqlite::Sqlite::open()) as _ })),
+    #[cfg(feature = "cassandra")]
+    ("cassandra", || Box::pin(async { Box::new(cassandra::Cassandra::open().await) as _ })),
+    #[cfg(feature = "dynamodb")]
+    ("dynamodb", || Box::pin(async { Box::new(dynamodb::DynamoDb::open()) as _ })),
+];
+
 #[tokio::main]
 async fn main() {
     let options = Options::parse();
     say("| store | bare client, ms (p50) | larder, ms (p50) | ratio |");
     say("|---|---|---|---|");
-    for (name, open) in stores::ALL {
+    for (name, open) in ALL {
         if options.store.is_empty() || options.store.iter().any(|store| store == name) {
             let database = open().await;
             measure(&*database, options.rounds).await;

@@ -101,6 +101,7 @@ async fn status(State(state): State<Arc<AdminState>>) -> impl IntoResponse {
             "warnings": registry.warnings,
             "last_error": registry.last_error.as_deref(),
             "consecutive_failures": registry.consecutive_failures,
+            "from_disk_copy": registry.from_disk_copy,
         },
         "cache": {
             "entries": proxy.cache.entries,
@@ -128,12 +129,14 @@ impl AdminState {
         set("larder_requests_in_flight", self.in_flight.count() as f64);
         set("larder_registry_loaded", if registry.is_loaded() { 1.0 } else { 0.0 });
         set("larder_registry_consecutive_failures", f64::from(registry.consecutive_failures));
+        set("larder_registry_from_disk_copy", if registry.from_disk_copy { 1.0 } else { 0.0 });
         if let Some(age) = registry.age_seconds((self.now)().unix_seconds) {
             set("larder_registry_snapshot_age_seconds", age as f64);
         }
         if let Some(updated) = registry.last_updated_unix {
             set("larder_registry_last_updated_seconds", updated as f64);
         }
+        metrics.set_counter("larder_registry_errors_total", &[], registry.failures);
         metrics.set_counter("larder_cache_evictions_total", &[], proxy.cache.evictions);
     }
 }

@@ -17,7 +17,14 @@ impl ConnectionString {
         let (mut nodes, mut options) = (Vec::new(), Vec::new());
         for token in text.split(',') {
             if let Some((name, value)) = token.split_once('=') {
-                let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+                let value = match serde_json::from_str(value) {
+                    // A number with more digits than fit would lose some: it may be a password.
+                    Ok(Value::Number(number)) if number.is_f64() && is_integer(value) => {
+                        value.into()
+                    }
+                    Ok(value) => value,
+                    Err(_) => value.into(),
+                };
                 options.push((name.to_owned(), value));
             } else {
                 let mut parts = token.split(':');
@@ -27,6 +34,11 @@ impl ConnectionString {
         }
         Self { nodes, options }
     }
+}
+
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use super::{
     stores,
     tree::{Dialect, Node, Value, parse},
     typed,
-    units::{AddressOrOff, Auto},
+    units::{AddressOrOff, Auto, PathOrOff},
 };
 use crate::{
     api::{ApiSettings, TtlOnReadByApi},
     net::ListenAddress,
     proxy::{self, Freshness, FreshnessTable, RequestLimits},
+    registry::FetchLimits,
 };
 
 /// The default bound of the cache, where the container's limit allows.
@@ -33,12 +34,14 @@ impl Config {
         let file: File = typed::read(&mut tree, &mut problems);
         check(&file, &said, &mut problems);
         let ignore_auth = file.feast.ignore_auth;
-        let feast = feast::read(sources, surroundings, &file.store, ignore_auth, &mut problems);
+        let (store, registry) = (&file.store, &file.registry);
+        let feast = feast::read(sources, surroundings, store, registry, ignore_auth, &mut problems);
         let mut checks = Checks { said: &said, problems: &mut problems };
         let repo = feast::repo(sources, surroundings);
         let others = stores::read_others(&mut checks, &file, &repo, surroundings);
         let feast = feast.map(|(settings, stores)| {
-            (settings, stores::combine(&mut checks, &file, stores, others))
+            let stores = stores::combine(&mut checks, &file, settings.versioning, stores, others);
+            (settings, stores)
         });
         match feast {
             Some((feast, stores)) if problems.errors.is_empty() => {
@@ -102,6 +105,7 @@ fn check(file: &File, said: &Node, problems: &mut Problems) {
     let File { store, requests, registry, .. } = file;
     stores::check(&mut checks, "store", store);
     checks.positive("registry.refresh_interval", !registry.refresh_interval.0.is_zero());
+    checks.positive("registry.timeout", !registry.timeout.0.is_zero());
     checks.positive("requests.default_timeout", !requests.default_timeout.0.is_zero());
     checks.positive("requests.max_body_bytes", requests.max_body_bytes.0 > 0);
     checks.positive("requests.max_rows", requests.max_rows > 0);
@@ -215,6 +219,11 @@ fn convert(
             },
         },
         registry_refresh_interval: file.registry.refresh_interval.0,
+        registry_limits: FetchLimits { timeout: file.registry.timeout.0, ..FetchLimits::default() },
+        registry_disk_copy: match &file.registry.disk_copy {
+            PathOrOff::Off => None,
+            PathOrOff::Path(path) => Some(surroundings.working_directory.join(path)),
+        },
         shutdown_grace: file.shutdown.grace.0,
         log_filter: file.log.level.targets(),
         log_format: file.log.format,

@@ -29,7 +29,7 @@ use crate::{
     model::KeyEncoding,
     net::ListenAddress,
     proxy::{FreshnessTable, RequestLimits, RouteTable},
-    registry::RoutingTag,
+    registry::{FetchLimits, RegistrySettings, RoutingTag},
     resilience::Limits,
     store::StoreSettings,
 };
@@ -83,6 +83,10 @@ pub struct Config {
     pub api: ApiSettings,
     /// How often the registry is read again.
     pub registry_refresh_interval: Duration,
+    /// What one attempt to read the registry may take.
+    pub registry_limits: FetchLimits,
+    /// Where the last good registry is kept for the next start.
+    pub registry_disk_copy: Option<PathBuf>,
     /// How long requests under way may take once larder is told to stop.
     pub shutdown_grace: Duration,
     /// What is logged.
@@ -100,8 +104,8 @@ pub struct Config {
 pub struct FeastSettings {
     /// The project that is served.
     pub project: Arc<str>,
-    /// The registry's file.
-    pub registry_path: PathBuf,
+    /// Where the registry is.
+    pub registry: RegistrySettings,
     /// How entity keys are serialized.
     pub key_encoding: KeyEncoding,
     /// `enable_online_feature_view_versioning`.

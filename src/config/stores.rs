@@ -20,6 +20,9 @@ use crate::{
 /// What routes call the store that `feature_store.yaml` names for a view.
 const FEASTS: &str = "default";
 
+/// To each server; a cluster has many.
+const MAX_REDIS_CONNECTIONS: usize = 64;
+
 /// What the types cannot say of a store's section, which is at `key`.
 pub(super) fn check(checks: &mut Checks<'_>, key: &str, store: &StoreSection) {
     for (name, holds) in [
@@ -28,12 +31,24 @@ pub(super) fn check(checks: &mut Checks<'_>, key: &str, store: &StoreSection) {
         ("max_backoff", !store.max_backoff.0.is_zero()),
         ("max_in_flight", store.max_in_flight > 0),
         ("sqlite.connections", store.sqlite.connections > 0),
+        ("redis.connections", store.redis.connections > 0),
+        ("cassandra.connections", store.cassandra.connections > 0),
+        ("cassandra.max_concurrent_reads", store.cassandra.max_concurrent_reads > 0),
         ("breaker.consecutive_failures", store.breaker.consecutive_failures > 0),
         ("breaker.min_calls", store.breaker.min_calls > 0),
         ("breaker.window", !store.breaker.window.0.is_zero()),
         ("breaker.probe_interval", !store.breaker.probe_interval.0.is_zero()),
     ] {
         checks.positive(&format!("{key}.{name}"), holds);
+    }
+    if store.redis.connections > MAX_REDIS_CONNECTIONS {
+        let message = format!("must be {MAX_REDIS_CONNECTIONS} at most");
+        checks.error(&format!("{key}.redis.connections"), message);
+    }
+    let tls = &store.cassandra.tls;
+    if tls.certificate.is_empty() != tls.key.is_empty() {
+        let message = "expected both `certificate` and `key`, or neither";
+        checks.error(&format!("{key}.cassandra.tls"), message);
     }
     checks.share(&format!("{key}.breaker.failure_share"), store.breaker.failure_share);
 }
@@ -55,7 +70,7 @@ pub(super) fn read_others(
             continue;
         };
         expand_texts(node, surroundings);
-        let context = StoreContext { repo, store: &section.store };
+        let context = StoreContext { repo, surroundings, store: &section.store };
         let key = format!("{key}.online_store");
         if let Some(settings) = read_store(node, &key, &context, checks.problems) {
             let name = name.as_str().into();
@@ -69,6 +84,7 @@ pub(super) fn read_others(
 pub(super) fn combine(
     checks: &mut Checks<'_>,
     file: &File,
+    versioning: bool,
     feasts: FeastStores,
     others: Vec<StoreConfig>,
 ) -> (Vec<StoreConfig>, RouteTable) {
@@ -80,6 +96,13 @@ pub(super) fn combine(
         let is_taken = |store: &StoreConfig| store.name == other.name;
         if *other.name == *FEASTS || stores[..feasts].iter().any(is_taken) {
             let message = "is what a store of feature_store.yaml is called; take another name";
+            checks.error(&format!("stores.{}", other.name), message);
+        }
+        let keeps_versions = other.settings.keeps_versions();
+        if versioning && keeps_versions != stores[0].settings.keeps_versions() {
+            let message = "keeps versions of a view otherwise than the store of \
+                           feature_store.yaml, and registry.enable_online_feature_view_versioning \
+                           is on: its rows would be those of other versions";
             checks.error(&format!("stores.{}", other.name), message);
         }
         stores.push(other);

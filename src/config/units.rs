@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroUsize, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::net::ListenAddress;
 
@@ -42,6 +42,15 @@ pub enum AddressOrOff {
 /// One address, or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses(pub Vec<Address>);
+
+/// A file, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathOrOff {
+    /// None.
+    Off,
+    /// This one; a relative path begins where larder was started.
+    Path(String),
+}
 
 /// Permissions of a file, as octal digits: `"0660"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +163,25 @@ impl Scalar for Auto<NonZeroUsize> {
     }
 }
 
+impl Scalar for Auto<String> {
+    const EXPECTED: &'static str = "`auto`, or a name";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "" => None,
+            AUTO => Some(Self::Auto),
+            name => Some(Self::Value(name.to_owned())),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        match self {
+            Self::Auto => AUTO.to_owned(),
+            Self::Value(name) => name.clone(),
+        }
+    }
+}
+
 const AUTO: &str = "auto";
 
 impl Scalar for Address {
@@ -187,6 +215,25 @@ impl Scalar for AddressOrOff {
 
 const OFF: &str = "off";
 
+impl Scalar for PathOrOff {
+    const EXPECTED: &'static str = "`off`, or the path of a file";
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "" => None,
+            OFF => Some(Self::Off),
+            path => Some(Self::Path(path.to_owned())),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        match self {
+            Self::Off => OFF.to_owned(),
+            Self::Path(path) => path.clone(),
+        }
+    }
+}
+
 impl Scalar for FileMode {
     const EXPECTED: &'static str = "permissions as octal digits in quotes, such as \"0660\"";
 
@@ -210,7 +257,7 @@ impl Scalar for LogFilter {
             && text.split(',').all(|part| {
                 let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
                 // Without a level, a lone target would switch everything else off.
-                level.parse::<tracing_subscriber::filter::LevelFilter>().is_ok()
+                level.parse::<LevelFilter>().is_ok()
             });
         (known && Targets::from_str(text).is_ok()).then(|| Self(text.to_owned()))
     }
@@ -220,10 +267,31 @@ impl Scalar for LogFilter {
     }
 }
 
+/// Libraries that report what is in order, or every attempt of theirs, and how much of it is heard:
+/// that there are no credentials, or no connection, is said by whoever wants them.
+const CHATTY: &[(&str, LevelFilter)] = &[
+    ("aws_config", LevelFilter::WARN),
+    ("aws_config::meta", LevelFilter::ERROR),
+    ("scylla", LevelFilter::OFF),
+];
+
 impl LogFilter {
-    /// The filter itself.
+    /// The filter itself. Up to `info`, libraries that talk are not heard unless they are named:
+    /// larder says what there is to say.
     pub fn targets(&self) -> Targets {
-        self.0.parse().expect("the text was parsed when it was read")
+        let said: Targets = self.0.parse().expect("the text was parsed when it was read");
+        let level = said.default_level().unwrap_or(LevelFilter::OFF);
+        if level > LevelFilter::INFO {
+            return said;
+        }
+        let named = |target: &str| {
+            let library = target.split("::").next().unwrap_or_default();
+            said.iter().any(|(name, _)| name.starts_with(library))
+        };
+        let quieted = CHATTY.iter().filter(|(target, _)| !named(target));
+        quieted.fold(said.clone(), |targets, (target, most)| {
+            targets.with_target(*target, level.min(*most))
+        })
     }
 }
 
@@ -288,6 +356,9 @@ scalar! {
         "description": "`auto`, or a number.",
         "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1 }]
     };
+    Auto<String>, "AutoOrName", {
+        "description": "`auto`, or a name.", "type": "string", "minLength": 1
+    };
     Address, "Address", {
         "description": "127.0.0.1:6566, :6566, unix:PATH or unix-abstract:NAME.", "type": "string"
     };
@@ -295,6 +366,7 @@ scalar! {
         "description": "`off`, 127.0.0.1:6567, :6567, unix:PATH or unix-abstract:NAME.",
         "type": "string"
     };
+    PathOrOff, "PathOrOff", { "description": "`off`, or the path of a file.", "type": "string" };
     FileMode, "FileMode", {
         "description": "Permissions as octal digits.", "type": "string", "pattern": "^[0-7]{3,4}$"
     };
@@ -357,6 +429,18 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_chats_is_heard_only_if_it_is_named() {
+        let heard = |filter: &str| {
+            let filter = LogFilter::from_text(filter).unwrap().targets();
+            let info = tracing::Level::INFO;
+            (filter.would_enable("scylla::cluster", &info), filter.would_enable("larder", &info))
+        };
+        assert_eq!(heard("info"), (false, true));
+        assert_eq!(heard("info,scylla=info"), (true, true));
+        assert_eq!(heard("warn"), (false, false));
+    }
+
+    #[test]
     fn durations_have_units() {
         check::<DurationText>("60s", Some("1m"));
         check::<DurationText>("250ms", Some("250ms"));
@@ -389,6 +473,18 @@ mod tests {
         for text in ["", "loud", "larder", "larder=loud", "info,larder"] {
             check::<LogFilter>(text, None);
         }
+    }
+
+    #[test]
+    fn chatty_libraries_are_quiet_unless_they_are_wanted() {
+        let shows = |text: &str, target: &str| {
+            LogFilter(text.into()).targets().would_enable(target, &tracing::Level::INFO)
+        };
+        assert!(shows("info", "larder") && !shows("info", "aws_config::profile::credentials"));
+        assert!(!shows("info,larder=debug", "aws_config::profile"));
+        assert!(shows("info,aws_config=info", "aws_config::profile"));
+        assert!(shows("debug", "aws_config::profile"));
+        assert!(!shows("error", "aws_config::profile"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A layout is told what a store answered and makes rows of it. Every value is checked on the way:
 //! rows pass it on as bytes, so what is no `feast.types.Value` has to be found here or never.
 
+pub mod cassandra;
+pub mod dynamodb;
 pub mod redis;
 pub mod sqlite;
 mod value;
@@ -40,6 +42,14 @@ pub enum DecodeError {
         /// What it is stored as.
         found: &'static str,
     },
+    /// The features of a row have a type that the store's schema does not foresee.
+    #[error("feature view `{view}` holds a row whose features are stored as {found}, not as a map")]
+    NotAMap {
+        /// The view's physical name.
+        view: Arc<str>,
+        /// What they are stored as.
+        found: &'static str,
+    },
     /// The row's event timestamp cannot be read.
     #[error("feature view `{view}` holds a row whose event timestamp cannot be read: {what}")]
     Timestamp {
@@ -57,6 +67,14 @@ pub enum DecodeError {
         asked: usize,
         /// How many came.
         found: usize,
+    },
+    /// The row has more features than any view.
+    #[error("feature view `{view}` holds a row of more than {limit} features")]
+    TooManyFeatures {
+        /// The view's physical name.
+        view: Arc<str>,
+        /// How many are read.
+        limit: usize,
     },
     /// The row is larger than any row may be.
     #[error("feature view `{view}` holds a row of {bytes} bytes, more than the limit of 2 GiB")]

@@ -2,6 +2,7 @@
 
 mod entity;
 mod row;
+mod secret;
 mod value;
 mod view;
 pub mod wire;
@@ -9,6 +10,7 @@ pub mod wire;
 pub use self::{
     entity::{EntityKey, JoinValue, KeyEncoding, UnsupportedKeyEncoding, encode_entity_key},
     row::{Cell, EventTimestamp, FeatureRow, MaybeRow, RowBuilder, RowKey, RowKeyRef},
+    secret::Secret,
     value::{FieldStatus, Scalar, ValueType, encode_value},
     view::{Feature, FeatureView, JoinKey, ViewId, ViewKind},
 };

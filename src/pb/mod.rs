@@ -11,6 +11,9 @@
 pub mod core;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, reason = "generated: members are named as in proto/")]
+pub mod registry;
+#[rustfmt::skip]
+#[allow(missing_docs, clippy::all, reason = "generated: members are named as in proto/")]
 pub mod serving;
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, reason = "generated: members are named as in proto/")]

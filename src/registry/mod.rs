@@ -5,10 +5,12 @@
 //!  \------------------- refresh: the task that does it, now and then ------/
 //! ```
 
+mod copy;
 mod decode;
 mod definition;
 mod error;
 mod refresh;
+mod settings;
 mod source;
 mod status;
 
@@ -21,9 +23,13 @@ use arc_swap::ArcSwapOption;
 
 pub use self::{
     decode::{DecodeOptions, RoutingTag, decode},
-    error::RegistryError,
+    error::{NotBuiltIn, RegistryError},
     refresh::{RefreshSettings, Refresher, load_once},
-    source::{Fetched, MAX_BYTES, Marker, RegistrySource},
+    settings::{
+        Bucket, FetchLimits, MAX_BYTES, ObjectSettings, RegistrySettings, RemoteSettings,
+        SqlDialect, SqlSettings, SqlTls, Token,
+    },
+    source::{Fetched, Marker, RegistrySource},
     status::{RegistryStatus, StatusHandle},
 };
 use crate::model::{FeatureView, KeyEncoding, ValueType};

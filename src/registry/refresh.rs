@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The only writer of [`RegistryHandle`]. What cannot be read or decoded leaves the snapshot in
-//! force, and is logged when it begins and when it ends.
+//! force, and is logged when it begins and when it ends. Where the first read fails, a copy on disk
+//! stands in until one succeeds.
 
-use std::{error::Error, iter, sync::Arc, time::Duration};
+use std::{error::Error, iter, path::PathBuf, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     DecodeOptions, Fetched, Marker, Registry, RegistryError, RegistryHandle, RegistrySource,
-    RegistryStatus, StatusHandle, decode,
+    RegistryStatus, StatusHandle, copy::DiskCopy, decode,
 };
 
 /// The warnings about single objects that are logged of one registry; the status counts all.
@@ -45,6 +46,7 @@ pub struct Refresher {
     marker: Option<Marker>,
     /// Of the bytes in force, for sources whose markers do not tell.
     digest: Option<u64>,
+    copy: Option<DiskCopy>,
 }
 
 /// Loads the registry once, without a word in the log.
@@ -53,11 +55,11 @@ pub struct Refresher {
 ///
 /// If it cannot be read or decoded.
 pub async fn load_once(
-    source: &RegistrySource,
+    source: &mut RegistrySource,
     options: &DecodeOptions,
 ) -> Result<Registry, RegistryError> {
     match source.fetch(None, 0).await? {
-        Fetched::Bytes { bytes, .. } => decode_apart(bytes, options.clone()).await,
+        Fetched::Bytes { bytes, .. } => Ok(decode_apart(bytes, options.clone()).await?.0),
         Fetched::Unchanged => unreachable!("nothing is known yet"),
     }
 }
@@ -71,7 +73,16 @@ impl Refresher {
         handle: Arc<RegistryHandle>,
     ) -> Self {
         let status = StatusHandle::default();
-        Self { source, options, settings, handle, status, marker: None, digest: None }
+        let (marker, digest, copy) = (None, None, None);
+        Self { source, options, settings, handle, status, marker, digest, copy }
+    }
+
+    /// Keeps the last good registry in a file, and begins with it if the source cannot be read.
+    #[must_use]
+    pub fn with_disk_copy(mut self, path: PathBuf) -> Self {
+        let project = Arc::clone(&self.options.project);
+        self.copy = Some(DiskCopy::new(path, project, self.source.to_string()));
+        self
     }
 
     /// What is known of the registry, from now on.
@@ -116,12 +127,9 @@ impl Refresher {
                 status.confirmed_at_unix = Some(now);
                 status.last_error = None;
                 status.consecutive_failures = 0;
+                status.from_disk_copy = false;
                 if let Some(registry) = published {
-                    status.generation = registry.generation;
-                    status.loaded_at_unix = Some(now);
-                    status.version_id = Some(Arc::clone(&registry.version_id));
-                    status.last_updated_unix = registry.last_updated_unix;
-                    status.warnings = registry.warnings.len();
+                    status.show(registry, now);
                 }
                 if before.last_error.is_some() {
                     info!(source = %self.source, "registry can be read again");
@@ -135,6 +143,13 @@ impl Refresher {
                 }
                 status.last_error = Some(chain.into());
                 status.consecutive_failures = before.consecutive_failures.saturating_add(1);
+                status.failures = before.failures.saturating_add(1);
+                let is_first = before.attempted_at_unix.is_none();
+                if is_first && let Some((registry, confirmed_at_unix)) = self.restore().await {
+                    status.show(&registry, now);
+                    status.confirmed_at_unix = Some(confirmed_at_unix);
+                    status.from_disk_copy = true;
+                }
             }
         }
         self.status.store(status);
@@ -144,20 +159,53 @@ impl Refresher {
     /// Puts in force what the source has. Returns it, if it is new.
     async fn update(&mut self) -> Result<Option<Arc<Registry>>, RegistryError> {
         let now = (self.settings.now_unix)();
-        let (bytes, marker) = match self.source.fetch(self.marker.clone(), now).await? {
+        let (bytes, marker) = match self.source.fetch(self.marker.as_ref(), now).await? {
             Fetched::Unchanged => return Ok(None),
             Fetched::Bytes { bytes, marker } => (bytes, marker),
         };
         let digest = Some(xxh3_64(&bytes));
-        let published = if self.digest == digest {
-            None
+        let (published, bytes) = if self.digest == digest {
+            (None, bytes)
         } else {
-            let registry = decode_apart(bytes, self.options.clone()).await?;
-            self.publish(registry)
+            let (registry, bytes) = decode_apart(bytes, self.options.clone()).await?;
+            (self.publish(registry), bytes)
         };
+        // Also a copy that this larder began with: it is confirmed again.
+        if let Some(copy) = &self.copy
+            && (published.is_some() || self.status.load().from_disk_copy)
+        {
+            copy.keep(bytes, now);
+        }
         // Only now: what could not be decoded is to be tried again, changed or not.
         (self.marker, self.digest) = (marker, digest);
         Ok(published)
+    }
+
+    /// Puts the copy on disk in force. Returns it, and when its source had it.
+    async fn restore(&mut self) -> Option<(Arc<Registry>, i64)> {
+        let path = self.copy.as_ref()?.path().to_owned();
+        let restored = self.read_copy().await;
+        match restored {
+            Ok((registry, digest, confirmed_at_unix)) => {
+                self.digest = Some(digest);
+                let path = path.display();
+                warn!(%path, confirmed_at_unix, "the registry's copy on disk stands in for it");
+                Some((self.publish(registry)?, confirmed_at_unix))
+            }
+            Err(error) => {
+                let error = chain(&*error);
+                warn!(path = %path.display(), %error, "the registry's copy on disk cannot be used");
+                None
+            }
+        }
+    }
+
+    async fn read_copy(&self) -> Result<(Registry, u64, i64), Box<dyn Error + Send + Sync>> {
+        let copy = self.copy.as_ref().ok_or("there is none")?;
+        let copied = copy.read(self.source.max_bytes()).await?;
+        let digest = xxh3_64(&copied.bytes);
+        let (registry, _) = decode_apart(copied.bytes, self.options.clone()).await?;
+        Ok((registry, digest, copied.confirmed_at_unix))
     }
 
     fn publish(&self, registry: Registry) -> Option<Arc<Registry>> {
@@ -181,11 +229,14 @@ impl Refresher {
 }
 
 /// Decodes on a thread of its own: a large registry takes longer than a request may wait.
-async fn decode_apart(bytes: Vec<u8>, options: DecodeOptions) -> Result<Registry, RegistryError> {
-    tokio::task::spawn_blocking(move || decode(&bytes, &options)).await?
+async fn decode_apart(
+    bytes: Vec<u8>,
+    options: DecodeOptions,
+) -> Result<(Registry, Vec<u8>), RegistryError> {
+    tokio::task::spawn_blocking(move || Ok((decode(&bytes, &options)?, bytes))).await?
 }
 
-fn chain(error: &RegistryError) -> String {
+fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = iter::successors(error.source(), |cause| (*cause).source());
     iter::once(error.to_string())
         .chain(causes.map(ToString::to_string))
@@ -201,7 +252,11 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{model::KeyEncoding, pb::core};
+    use crate::{
+        model::KeyEncoding,
+        pb::core,
+        registry::{FetchLimits, RegistrySettings},
+    };
 
     const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -232,6 +287,18 @@ mod tests {
         }
     }
 
+    fn refresher_of(path: &Path, handle: &Arc<RegistryHandle>) -> Refresher {
+        let settings = RefreshSettings {
+            interval: INTERVAL,
+            first_retry: Duration::from_secs(1),
+            // Files of now are long settled.
+            now_unix: || 9_000_000_000,
+        };
+        let file = RegistrySettings::File(path.to_owned());
+        let source = RegistrySource::new(file, "p".into(), FetchLimits::default()).unwrap();
+        Refresher::new(source, options(), settings, Arc::clone(handle))
+    }
+
     /// A refresher of `registry.db` in a folder, and what it publishes to.
     struct Fixture {
         folder: TempDir,
@@ -242,15 +309,8 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let handle = Arc::new(RegistryHandle::default());
-            let settings = RefreshSettings {
-                interval: INTERVAL,
-                first_retry: Duration::from_secs(1),
-                // Files of now are long settled.
-                now_unix: || 9_000_000_000,
-            };
-            let source = RegistrySource::File(folder.path().join("registry.db"));
-            let refresher = Refresher::new(source, options(), settings, Arc::clone(&handle));
+            let handle = Arc::<RegistryHandle>::default();
+            let refresher = refresher_of(&folder.path().join("registry.db"), &handle);
             Self { folder, handle, refresher }
         }
 
@@ -314,6 +374,36 @@ mod tests {
         it.write(&bytes("one", &["a"]));
         assert!(it.refresher.refresh().await);
         assert_eq!(it.handle.load().unwrap().generation, 1);
+    }
+
+    #[tokio::test]
+    async fn a_copy_on_disk_stands_in_until_the_source_is_read() {
+        let mut it = Fixture::new();
+        let (source, copy) = (it.path(), it.folder.path().join("copy"));
+        it.write(&bytes("one", &["a"]));
+        let mut first = refresher_of(&source, &it.handle).with_disk_copy(copy.clone());
+        assert!(first.refresh().await);
+        assert!(!first.status().load().from_disk_copy);
+        // A thread of its own writes it.
+        let begun = std::time::Instant::now();
+        while !copy.exists() {
+            assert!(begun.elapsed() < INTERVAL);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+
+        fs::rename(&source, source.with_extension("away")).unwrap();
+        it.handle = Arc::default();
+        it.refresher = refresher_of(&source, &it.handle).with_disk_copy(copy);
+        assert!(!it.refresher.refresh().await, "what the source has is not in force");
+        assert_eq!(it.version().as_deref(), Some("one"));
+        let status = it.refresher.status().load();
+        assert!(status.from_disk_copy && status.is_loaded() && status.last_error.is_some());
+        assert_eq!(status.confirmed_at_unix, Some(9_000_000_000));
+
+        fs::rename(source.with_extension("away"), &source).unwrap();
+        assert!(it.refresher.refresh().await);
+        let status = it.refresher.status().load();
+        assert_eq!((status.from_disk_copy, status.generation, status.failures), (false, 1, 1));
     }
 
     #[tokio::test(start_paused = true)]

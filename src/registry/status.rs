@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::Registry;
+
 /// What is known of the registry. Times are seconds since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryStatus {
@@ -25,6 +27,10 @@ pub struct RegistryStatus {
     pub last_error: Option<Arc<str>>,
     /// Failures since the last success.
     pub consecutive_failures: u32,
+    /// Failures since the start.
+    pub failures: u64,
+    /// Whether a copy on disk stands in for the source, which was not read yet.
+    pub from_disk_copy: bool,
 }
 
 /// The status as it is now. Reads never wait; clones show the same.
@@ -35,6 +41,15 @@ impl RegistryStatus {
     /// Whether there is a registry to serve from.
     pub fn is_loaded(&self) -> bool {
         self.generation > 0
+    }
+
+    /// What is in force from `now_unix` on.
+    pub(super) fn show(&mut self, registry: &Registry, now_unix: i64) {
+        self.generation = registry.generation;
+        self.loaded_at_unix = Some(now_unix);
+        self.version_id = Some(Arc::clone(&registry.version_id));
+        self.last_updated_unix = registry.last_updated_unix;
+        self.warnings = registry.warnings.len();
     }
 
     /// For how many seconds the snapshot in force has not been found current.

@@ -3,10 +3,16 @@
 //! A store sends what a layout says and decodes by it. It does not retry and does not cache:
 //! both lie above it, once for all stores.
 
+#[cfg(feature = "cassandra")]
+pub mod cassandra;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod settings;
+#[cfg(any(feature = "redis", feature = "dynamodb"))]
+mod silence;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -15,7 +21,11 @@ use std::{error::Error, sync::Arc};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use self::settings::{NotBuiltIn, RedisSettings, Secret, SqliteSettings, StoreSettings};
+pub use self::settings::{
+    BadTemplate, CassandraLogin, CassandraSettings, Consistency, DynamoDbSettings, NotBuiltIn,
+    RedisAccess, RedisAddress, RedisReadFrom, RedisSentinels, RedisSettings, RedisTopology, Secret,
+    SqliteSettings, StoreSettings, TableNameTemplate,
+};
 use crate::model::{EntityKey, FeatureView, MaybeRow};
 
 /// What is wanted of one view.
@@ -127,11 +137,26 @@ impl StoreError {
 /// The store that the settings describe. Neither waits nor connects: reads and probes do.
 pub fn connect(settings: &StoreSettings) -> Result<Arc<dyn OnlineStore>, NotBuiltIn> {
     match settings {
+        #[cfg(all(feature = "redis", not(feature = "tls")))]
+        StoreSettings::Redis(settings) if settings.speaks_tls() => Err(NotBuiltIn { kind: "tls" }),
         #[cfg(feature = "redis")]
         StoreSettings::Redis(settings) => Ok(Arc::new(redis::RedisStore::new(settings.clone()))),
         #[cfg(feature = "sqlite")]
         StoreSettings::Sqlite(settings) => Ok(Arc::new(sqlite::SqliteStore::new(settings))),
-        #[cfg(not(all(feature = "redis", feature = "sqlite")))]
+        #[cfg(feature = "cassandra")]
+        StoreSettings::Cassandra(settings) => {
+            Ok(Arc::new(cassandra::CassandraStore::new(settings.clone())))
+        }
+        #[cfg(feature = "dynamodb")]
+        StoreSettings::DynamoDb(settings) => {
+            Ok(Arc::new(dynamodb::DynamoDbStore::new(settings.clone())))
+        }
+        #[cfg(not(all(
+            feature = "redis",
+            feature = "sqlite",
+            feature = "cassandra",
+            feature = "dynamodb"
+        )))]
         left_out => Err(NotBuiltIn { kind: left_out.kind() }),
     }
 }
@@ -139,4 +164,30 @@ pub fn connect(settings: &StoreSettings) -> Result<Arc<dyn OnlineStore>, NotBuil
 /// The same error for every key of a read.
 pub fn fail_all(reads: &[ViewKeys<'_>], error: &StoreError) -> Rows {
     reads.iter().map(|read| read.keys.iter().map(|_| Err(error.clone())).collect()).collect()
+}
+
+#[cfg(all(test, feature = "redis", not(feature = "tls")))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tls::TlsSettings;
+
+    #[test]
+    fn tls_that_was_left_out_is_refused_by_name() {
+        let settings = StoreSettings::Redis(RedisSettings {
+            topology: RedisTopology::Cluster(Vec::new()),
+            access: RedisAccess {
+                db: 0,
+                username: None,
+                password: None,
+                tls: Some(TlsSettings::default()),
+                connect_timeout: Duration::from_secs(1),
+            },
+            read_from: RedisReadFrom::Master,
+            connections: 1,
+            max_backoff: Duration::from_secs(1),
+        });
+        assert_eq!(connect(&settings).err(), Some(NotBuiltIn { kind: "tls" }));
+    }
 }

@@ -8,7 +8,8 @@ use http_body_util::BodyExt;
 use larder::{
     model::KeyEncoding,
     registry::{
-        DecodeOptions, RefreshSettings, Refresher, RegistryHandle, RegistrySource, StatusHandle,
+        DecodeOptions, FetchLimits, RefreshSettings, Refresher, RegistryHandle, RegistrySettings,
+        RegistrySource, StatusHandle,
     },
 };
 use prost::Message;
@@ -70,7 +71,8 @@ async fn without_a_registry_the_reason_is_told() {
         first_retry: Duration::from_secs(1),
         now_unix: || 0,
     };
-    let source = RegistrySource::File("tests/golden/nowhere.db".into());
+    let nowhere = RegistrySettings::File("tests/golden/nowhere.db".into());
+    let source = RegistrySource::new(nowhere, "p".into(), FetchLimits::default()).unwrap();
     let handle = Arc::new(RegistryHandle::default());
     let mut refresher = Refresher::new(source, options, settings, handle);
     assert!(!refresher.refresh().await);

@@ -4,6 +4,10 @@ import math
 import struct
 
 
+CASSANDRAS = ("cassandra", "scylladb")
+EPOCH = "1970-01-01T00:00:00Z"
+
+
 def plain(value):
     """Equal values become equal: NaN equals itself, 1.0 and 1 are different."""
     if isinstance(value, float):
@@ -39,6 +43,15 @@ def statuses_equal(kind, values, feast, larder):
     )
 
 
+def stamps_equal(kind, statuses, feast, larder):
+    """Whether event timestamps are equal, but for features that a row does not have: if it has none
+    of those asked for, Feast on Cassandra gives the epoch, and larder the time of the row."""
+    return all(
+        f == l or (kind in CASSANDRAS and status == "NOT_FOUND" and f == EPOCH)
+        for status, f, l in zip(statuses, feast, larder, strict=True)
+    )
+
+
 def assert_same(kind, feast, larder):
     """Asserts that two JSON answers say the same."""
     feast, larder = columns(feast), columns(larder)
@@ -46,5 +59,5 @@ def assert_same(kind, feast, larder):
     for name, (values, statuses, stamps) in feast.items():
         got_values, got_statuses, got_stamps = larder[name]
         assert got_values == values, name
-        assert got_stamps == stamps, name
+        assert stamps_equal(kind, statuses, stamps, got_stamps), (name, stamps, got_stamps)
         assert statuses_equal(kind, values, statuses, got_statuses), (name, statuses, got_statuses)

@@ -1,4 +1,4 @@
-"""One world for all tests: the same rows in SQLite and in Redis, Feast and larder before both."""
+"""One world for all tests: the same rows in every store, Feast and larder before each."""
 
 import shutil
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pytest
 from feast import FeatureStore
 
 import repository
-from world import FeastServer, Larder, Redis
+from world import Cassandra, DynamoDb, FeastServer, Larder, Redis
 
 
 @dataclass
@@ -17,7 +17,6 @@ class Place:
 
     kind: str
     repo: Path
-    redis: Redis | None
     feast: FeastServer
     larder: Larder
 
@@ -49,12 +48,47 @@ def redis_repo(base):
     redis.stop()
 
 
-def served(kind, repo, redis):
+@pytest.fixture(scope="session")
+def cassandra(tmp_path_factory):
+    server = Cassandra(tmp_path_factory.mktemp("cassandra"))
+    yield server
+    server.stop()
+
+
+def cassandra_repo(kind, base, cassandra):
+    """The same, in a keyspace of Cassandra, written by Feast's store of that kind."""
+    # Feast's store for ScyllaDB begins each process in its default keyspace, whatever it is told.
+    keyspace = "feast_keyspace" if kind == "scylladb" else "feast_cassandra"
+    cassandra.create(keyspace)
+    repo = base.with_name(kind)
+    shutil.copytree(base.with_name("empty"), repo)
+    repository.move_to_cassandra(repo, kind, keyspace, cassandra.port)
+    repository.fill(repo)
+    return repo
+
+
+@pytest.fixture(scope="session")
+def dynamodb_repo(base):
+    """The same, in a DynamoDB Local; and a folder with its tables."""
+    server = DynamoDb(base.with_name("dynamodb-tables"))
+    repo = base.with_name("dynamodb")
+    repository.copy_for_dynamodb(base.with_name("empty"), repo, server.url)
+    repository.make_tables(repo)
+    repository.fill(repo)
+    server.stop()
+    tables = base.with_name("dynamodb-rows")
+    shutil.copytree(server.folder, tables)
+    server = server.again()
+    yield repo, tables
+    server.stop()
+
+
+def served(kind, repo):
     processes = []
     try:
         processes.append(FeastServer(repo))
         processes.append(Larder(repo))
-        yield Place(kind, repo, redis, *processes)
+        yield Place(kind, repo, *processes)
     finally:
         for process in processes:
             process.stop()
@@ -62,15 +96,31 @@ def served(kind, repo, redis):
 
 @pytest.fixture(scope="session")
 def on_sqlite(base):
-    yield from served("sqlite", base, None)
+    yield from served("sqlite", base)
 
 
 @pytest.fixture(scope="session")
 def on_redis(redis_repo):
-    yield from served("redis", *redis_repo)
+    yield from served("redis", redis_repo[0])
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(scope="session")
+def on_cassandra(base, cassandra):
+    yield from served("cassandra", cassandra_repo("cassandra", base, cassandra))
+
+
+@pytest.fixture(scope="session")
+def on_scylladb(base, cassandra):
+    """Feast's store for ScyllaDB, which writes to Cassandra as well."""
+    yield from served("scylladb", cassandra_repo("scylladb", base, cassandra))
+
+
+@pytest.fixture(scope="session")
+def on_dynamodb(dynamodb_repo):
+    yield from served("dynamodb", dynamodb_repo[0])
+
+
+@pytest.fixture(params=["sqlite", "redis", "cassandra", "dynamodb"])
 def place(request):
     return request.getfixturevalue(f"on_{request.param}")
 

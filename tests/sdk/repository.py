@@ -44,6 +44,10 @@ def make(folder):
     for name, columns in sources.items():
         pd.DataFrame({**columns, **stamps}).to_parquet(folder / "data" / f"{name}.parquet")
     rides_of().to_parquet(folder / "data" / "rides.parquet")
+    apply(folder)
+
+
+def apply(folder):
     command = [Path(sys.executable).with_name("feast"), "-c", folder, "apply"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -54,6 +58,29 @@ def copy_for_redis(repo, folder, port):
     shutil.copytree(repo, folder)
     configure(folder, f"{{type: redis, connection_string: '127.0.0.1:{port}'}}")
     return folder
+
+
+def move_to_cassandra(folder, kind, keyspace, port):
+    """Has Feast make the tables of a repository in Cassandra, and keep its rows there."""
+    store = f"{{type: {kind}, hosts: [127.0.0.1], port: {port}, keyspace: {keyspace}}}"
+    configure(folder, store)
+    make_tables(folder)
+
+
+def copy_for_dynamodb(repo, folder, url):
+    """A copy of a repository that keeps its rows in DynamoDB; another may have made its tables."""
+    shutil.copytree(repo, folder)
+    configure(folder, f"{{type: dynamodb, region: eu-west-1, endpoint_url: '{url}'}}")
+    return folder
+
+
+def make_tables(folder):
+    """Has Feast make a repository's tables, where they are made before rows are written."""
+    apply(folder)
+    # Of a view that is not online Feast makes no table, and yet writes its rows.
+    store = FeatureStore(str(folder))
+    offline = store.get_feature_view("offline_fv")
+    store._get_provider().online_store.update(store.config, [], [offline], [], [], True)
 
 
 def configure(folder, online_store):

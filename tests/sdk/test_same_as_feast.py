@@ -16,17 +16,47 @@ import repository
 from compare import assert_same, plain, statuses_equal
 
 
+@pytest.fixture(params=["sqlite", "redis", "cassandra", "scylladb"])
+def place(request):
+    return request.getfixturevalue(f"on_{request.param}")
+
+
 def post(url, body):
     answer = requests.post(url + "/get-online-features", json=body, timeout=30)
     assert answer.status_code == 200, (body, answer.text)
     return answer.json()
 
 
+# Each row of this view has it, and each row that lacks others is of this view.
+EVERYWHERE = "all_types:f_str"
+
+
+def with_one_more(body):
+    """The same request for one more feature, and the name of its column."""
+    name = EVERYWHERE.replace(":", "__") if body["full_feature_names"] else "f_str"
+    return {**body, "features": [*body["features"], EVERYWHERE]}, name
+
+
+def ask_feast(place, body):
+    """What Feast answers. On DynamoDB it fails if a row has none of the features asked for: then
+    it is asked for one more, which is taken away again."""
+    answer = requests.post(place.feast.url + "/get-online-features", json=body, timeout=30)
+    if place.kind != "dynamodb" or answer.status_code != 500:
+        assert answer.status_code == 200, (body, answer.text)
+        return answer.json()
+    assert "'values'" in answer.text
+    more, name = with_one_more(body)
+    found = post(place.feast.url, more)
+    at = found["metadata"]["feature_names"].index(name)
+    del found["metadata"]["feature_names"][at], found["results"][at]
+    return found
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_http_answers_are_the_same(place, seed):
     source = random.Random(seed)
     body = (asks.of_service if seed % 4 == 0 else asks.of_features)(source)
-    feast = post(place.feast.url, body)
+    feast = ask_feast(place, body)
     # Twice: from the store, and from the cache.
     assert_same(place.kind, feast, post(place.larder.url, body))
     assert_same(place.kind, feast, post(place.larder.url, body))
@@ -60,8 +90,18 @@ def ask(client, body):
 def test_the_sdk_gets_the_same(place, clients, seed):
     source = random.Random(seed)
     body = (asks.of_service if seed % 4 == 0 else asks.of_features)(source)
-    feast, larder = (ask(client, body) for client in clients(place))
+    of_feast, of_larder = clients(place)
+    name = None
+    try:
+        feast = ask(of_feast, body)
+    except requests.exceptions.RetryError:
+        # As in `ask_feast`, of which the SDK does not pass on the reason.
+        assert place.kind == "dynamodb"
+        more, name = with_one_more(body)
+        feast = ask(of_feast, more)
+    larder = ask(of_larder, body)
     wanted, got = feast.to_dict(), larder.to_dict()
+    wanted.pop(name, None)
     assert wanted.keys() == got.keys()
     assert {n: plain(v) for n, v in wanted.items()} == {n: plain(v) for n, v in got.items()}
     wanted_statuses, got_statuses = statuses(feast), statuses(larder)

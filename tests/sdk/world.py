@@ -1,7 +1,10 @@
-"""Real processes on loopback: Redis, Feast's own server, larder. Each is ended by its pid."""
+"""Real processes on loopback: databases, Feast's own server, larder. Each is ended by its pid."""
 
+import contextlib
 import ctypes
+import logging
 import os
+import random
 import re
 import signal
 import socket
@@ -12,11 +15,25 @@ import time
 import uuid
 from pathlib import Path
 
+import boto3
 import grpc
 import requests
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from cassandra import OperationTimedOut
+from cassandra.cluster import Cluster, NoHostAvailable
+
+# Its driver reports every attempt to connect.
+logging.getLogger("cassandra").setLevel(logging.CRITICAL)
 
 LARDER = os.environ.get("LARDER_BIN", "larder")
 GRPCURL = os.environ.get("GRPCURL", "grpcurl")
+# DynamoDB Local takes any credentials; Feast and larder have theirs of the environment.
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "larder",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 # Feast's start takes minutes on the busiest machine, so this is the patience of last resort.
 PATIENCE = 300
 # Machines that run tests stall; what a store that is slow does to answers is tested apart.
@@ -34,6 +51,15 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def lasting_port():
+    """A free port that no connection takes while its server is down."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def until(condition, what, patience=PATIENCE):
@@ -124,6 +150,77 @@ class Redis(Process):
 
     def again(self):
         return Redis(self.folder, self.port)
+
+
+class Cassandra(Process):
+    """A Cassandra node, whose rows outlive it in its folder."""
+
+    def __init__(self, folder, port=None, wait=True):
+        self.folder, self.port = folder, port or lasting_port()
+        script = Path(__file__).resolve().parent.parent / "services" / "cassandra"
+        super().__init__([script, folder, self.port])
+        if wait:
+            self.wait_until(self.answers, "Cassandra answers")
+
+    def run(self, statement):
+        """Runs a statement by a connection of its own."""
+        cluster = Cluster(["127.0.0.1"], port=self.port, connect_timeout=5)
+        try:
+            return list(cluster.connect().execute(statement))
+        finally:
+            cluster.shutdown()
+
+    def answers(self):
+        try:
+            return bool(self.run("SELECT key FROM system.local"))
+        except (NoHostAvailable, OperationTimedOut):
+            return False
+
+    def create(self, keyspace):
+        replication = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+        self.run(f"CREATE KEYSPACE {keyspace} WITH replication = {replication}")
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+    def again(self):
+        """Starts it again, and does not wait for it."""
+        return Cassandra(self.folder, self.port, wait=False)
+
+
+class DynamoDb(Process):
+    """DynamoDB Local, whose tables outlive it in its folder."""
+
+    def __init__(self, folder, port=None):
+        self.folder, self.port = folder, port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        home = os.environ.get("DYNAMODB_LOCAL_HOME")
+        assert home, "DYNAMODB_LOCAL_HOME must name the folder of DynamoDB Local: see scripts/test"
+        folder.mkdir(exist_ok=True)
+        java = ["java", "-Xmx256M", "-XX:+UseSerialGC", "-cp", f"{home}/lib/*"]
+        main = "software.amazon.dynamodb.services.local.main.ServerRunner"
+        options = ["-sharedDb", "-disableTelemetry", "-dbPath", folder, "-port", self.port]
+        super().__init__([*java, main, *options])
+        self.wait_until(self.answers, "DynamoDB Local answers")
+
+    def answers(self):
+        try:
+            return self.client().list_tables(Limit=1) is not None
+        except BotoCoreError:
+            return False
+
+    def client(self):
+        once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5)
+        url = self.url
+        return boto3.client("dynamodb", region_name="eu-west-1", endpoint_url=url, config=once)
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+    def again(self):
+        return DynamoDb(self.folder, self.port)
 
 
 class FeastServer(Process):

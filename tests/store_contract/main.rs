@@ -1,12 +1,35 @@
 //! What every store promises, on real databases; and what each promises besides.
 //!
-//! Needs `redis-server` on the PATH.
+//! Needs `redis-server`, `redis-cli` and `java` on the PATH, Cassandra in a folder that `CASSANDRA_HOME`
+//! names, and DynamoDB Local in one that `DYNAMODB_LOCAL_HOME` names.
 
+#[cfg(feature = "cassandra")]
+mod cassandra;
+#[cfg(feature = "cassandra")]
+mod cassandra_proxy;
+#[cfg(feature = "cassandra")]
+mod cassandra_server;
 mod contract;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
+#[cfg(feature = "dynamodb")]
+mod dynamodb_front;
+#[cfg(feature = "dynamodb")]
+mod dynamodb_server;
 mod golden;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod redis_cluster;
+#[cfg(feature = "redis")]
+mod redis_nodes;
+#[cfg(feature = "redis")]
+mod redis_scripted;
+#[cfg(all(feature = "redis", feature = "tls"))]
+mod redis_secure;
+#[cfg(feature = "redis")]
+mod redis_sentinel;
 #[cfg(feature = "redis")]
 mod redis_server;
 #[cfg(feature = "sqlite")]

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     contract_tests,
     golden::{self, entity_key, expected_rows, expected_views, hex, values, view},
+    redis_nodes::{Hash, hash},
     redis_server::RedisServer,
     world::{Cells, ONE, World, ab, key, patient, read, until, until_it_answers, within},
 };
@@ -26,10 +27,8 @@ struct RedisWorld {
     server: RedisServer,
     store: RedisStore,
     /// Hashes, for a server that comes back empty.
-    written: Vec<(Vec<u8>, Fields)>,
+    written: Vec<Hash>,
 }
-
-type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl RedisWorld {
     fn new() -> Self {
@@ -45,13 +44,7 @@ impl World for RedisWorld {
     }
 
     fn put(&mut self, view: &FeatureView, key: &EntityKey, cells: Cells<'_>, seconds: i64) {
-        assert!((0..128).contains(&seconds));
-        let timestamp = if seconds == 0 { vec![] } else { vec![8, seconds as u8] };
-        let mut fields = vec![(format!("_ts:{}", view.name).into_bytes(), timestamp)];
-        fields.extend(cells.iter().map(|(feature, value)| {
-            (feature_field(&format!("{}:{feature}", view.name)).to_vec(), value.to_vec())
-        }));
-        let hash = hash_key(key, &view.project);
+        let (hash, fields) = hash(view, key, cells, seconds);
         let _: () = self.server.admin().hset_multiple(&hash, &fields).unwrap();
         self.written.push((hash, fields));
     }
@@ -202,9 +195,7 @@ async fn all_views_of_an_entity_are_one_command() {
     assert!(rows[1].iter().all(|row| matches!(row, Ok(Some(_)))), "{rows:?}");
     assert!(rows[0].iter().chain(&rows[2]).all(|row| matches!(row, Ok(None))), "{rows:?}");
 
-    let statistics: String =
-        cmd("INFO").arg("commandstats").query(&mut world.server.admin()).unwrap();
-    assert!(statistics.contains("cmdstat_hmget:calls=7,"), "{statistics}");
+    assert_eq!(world.server.hmgets(), 7);
 }
 
 #[tokio::test]
@@ -250,11 +241,15 @@ async fn the_database_is_the_one_of_the_settings() {
     let field = feature_field("view:a");
     let _: () = admin.hset(hash_key(&keys[0], "p"), &field[..], ONE).unwrap();
     for (db, found) in [(0, false), (3, true)] {
-        let store = RedisStore::new(RedisSettings { db, ..server.settings() });
+        let mut settings = server.settings();
+        settings.access.db = db;
+        let store = RedisStore::new(settings);
         let rows = read(&store, &view, &keys, patient()).await;
         assert_eq!(rows[0].as_ref().unwrap().is_some(), found, "{db}");
     }
-    let store = RedisStore::new(RedisSettings { db: 99, ..server.settings() });
+    let mut settings = server.settings();
+    settings.access.db = 99;
+    let store = RedisStore::new(settings);
     let rows = read(&store, &view, &keys, patient()).await;
     assert!(matches!(rows[0], Err(StoreError::Refused(_))), "{rows:?}");
 }
@@ -279,10 +274,9 @@ async fn a_read_of_a_frozen_server_obeys_its_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_stays_silent_is_replaced() {
     let mut world = RedisWorld::new();
-    world.store = RedisStore::new(RedisSettings {
-        connect_timeout: Duration::from_millis(300),
-        ..world.server.settings()
-    });
+    let mut settings = world.server.settings();
+    settings.access.connect_timeout = Duration::from_millis(300);
+    world.store = RedisStore::new(settings);
     let (view, keys) = (ab("view"), [key("1")]);
     world.put(&view, &keys[0], &[("a", ONE)], 1);
     until_it_answers(&world.store).await;

@@ -3,9 +3,12 @@
 //! The rules are those of Feast's Python SDK (`repo_config.py`, `cli.py`). Keys that do not matter
 //! for reading are passed over, as it does.
 
+mod cassandra;
+mod dynamodb;
 mod hybrid;
 mod online_store;
 mod redis;
+mod redis_options;
 mod registry;
 mod section;
 mod sqlite;
@@ -19,11 +22,15 @@ use self::section::Section;
 use super::{
     FeastSettings, Sources, Surroundings,
     expand::expand,
-    file::StoreSection,
+    file::{RegistrySection, StoreSection},
     problem::{Origin, Problem, Problems},
     tree::{Dialect, Node, Value, parse},
 };
-use crate::{model::KeyEncoding, registry::RoutingTag, store::StoreSettings};
+use crate::{
+    model::KeyEncoding,
+    registry::{RegistrySettings, RoutingTag},
+    store::StoreSettings,
+};
 
 /// Larger files are refused unread.
 pub(super) const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -38,6 +45,12 @@ pub(super) struct FeastStores {
 }
 
 impl FeastStores {
+    fn keep_versions_alike(&self) -> bool {
+        let mut stores = self.stores.iter().map(|(_, store)| store.keeps_versions());
+        let first = stores.next();
+        stores.all(|store| Some(store) == first)
+    }
+
     fn one(settings: StoreSettings) -> Self {
         Self { stores: vec![("default".into(), settings)], routing_tag: None }
     }
@@ -56,6 +69,7 @@ pub(super) fn read(
     sources: &Sources,
     surroundings: &Surroundings,
     store: &StoreSection,
+    registry: &RegistrySection,
     ignore_auth: bool,
     problems: &mut Problems,
 ) -> Option<(FeastSettings, FeastStores)> {
@@ -78,15 +92,22 @@ pub(super) fn read(
     let mut reader = Reader { root: &root, origin, repo, problems };
     reader.auth(ignore_auth);
     // Each says what is wrong with it before any is missed.
-    let (project, registry) = (reader.project(), reader.registry());
-    let context = StoreContext { repo: &reader.repo, store };
+    let (project, registry) = (reader.project(), reader.registry(surroundings, registry));
+    let context = StoreContext { repo: &reader.repo, surroundings, store };
     let stores = online_store::read(&root, &reader.origin, &context, reader.problems);
     let key_encoding = reader.key_encoding();
-    let (registry_path, versioning) = registry?;
+    let (registry, versioning) = registry?;
     let stores = stores?;
+    if versioning && !stores.keep_versions_alike() {
+        let message = "has stores of which some keep the versions of a view apart and others do not, \
+                       with registry.enable_online_feature_view_versioning on: larder would read \
+                       rows under wrong names";
+        reader.problems.error(&reader.origin, "online_store", message);
+        return None;
+    }
     let settings = FeastSettings {
         project: project?.into(),
-        registry_path,
+        registry,
         key_encoding: key_encoding?,
         versioning,
         routing_tag: stores.routing_tag.clone(),
@@ -162,8 +183,12 @@ impl Reader<'_> {
         }
     }
 
-    /// The file of the registry, and whether it keeps versions apart.
-    fn registry(&mut self) -> Option<(PathBuf, bool)> {
+    /// The registry, and whether it keeps versions apart.
+    fn registry(
+        &mut self,
+        surroundings: &Surroundings,
+        larder: &RegistrySection,
+    ) -> Option<(RegistrySettings, bool)> {
         let Some(node) = self.root.get("registry") else {
             return self.missing("registry", "the registry's path, as in `registry: registry.db`");
         };
@@ -172,7 +197,8 @@ impl Reader<'_> {
         }
         let (key, origin) = ("registry".to_owned(), self.origin.clone());
         let section = Section { node: Some(node), key, origin, problems: self.problems };
-        registry::read(section, &self.repo)
+        let context = registry::Context { repo: &self.repo, surroundings, larder };
+        registry::read(section, context)
     }
 
     fn key_encoding(&mut self) -> Option<KeyEncoding> {

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{FeastStores, hybrid, redis, section::Section, sqlite};
+use super::{FeastStores, cassandra, dynamodb, hybrid, redis, section::Section, sqlite};
 use crate::{
     config::{
+        Surroundings,
         file::StoreSection,
         problem::{Origin, Problems},
         tree::{Node, Value},
@@ -18,11 +19,23 @@ const HYBRID: &[&str] = &[
     "feast.infra.online_stores.hybrid_online_store.hybrid_online_store.HybridOnlineStore",
 ];
 const REDIS: &[&str] = &["redis", "feast.infra.online_stores.redis.RedisOnlineStore"];
+const DYNAMODB: &[&str] = &["dynamodb", "feast.infra.online_stores.dynamodb.DynamoDBOnlineStore"];
+
+const CASSANDRA: &[&str] = &[
+    "cassandra",
+    "feast.infra.online_stores.cassandra_online_store.cassandra_online_store.CassandraOnlineStore",
+    "feast.infra.online_stores.contrib.cassandra_online_store.cassandra_online_store.\
+     CassandraOnlineStore",
+];
+const SCYLLA: &[&str] =
+    &["scylladb", "feast.infra.online_stores.scylladb_online_store.scylladb.ScyllaDBOnlineStore"];
 
 /// What every kind of store is read with, besides its options.
 pub(in crate::config) struct StoreContext<'a> {
     /// Where relative paths begin.
     pub(in crate::config) repo: &'a Path,
+    /// Where relative paths of larder.yaml begin, and the environment.
+    pub(in crate::config) surroundings: &'a Surroundings,
     /// larder's own settings of this store.
     pub(in crate::config) store: &'a StoreSection,
 }
@@ -72,8 +85,16 @@ pub(super) fn of_kind(
         sqlite::read(section, context)
     } else if REDIS.contains(&kind) {
         redis::read(section, context)
+    } else if CASSANDRA.contains(&kind) {
+        cassandra::read(section, context, cassandra::Kind::Cassandra)
+    } else if SCYLLA.contains(&kind) {
+        cassandra::read(section, context, cassandra::Kind::Scylla)
+    } else if DYNAMODB.contains(&kind) {
+        dynamodb::read(section, context)
     } else {
-        let message = format!("is `{kind}`; this larder reads sqlite and redis");
+        let message = format!(
+            "is `{kind}`; this larder reads sqlite, redis, cassandra, scylladb and dynamodb"
+        );
         problems.error(place, type_key, message);
         return None;
     }?;

@@ -3,6 +3,7 @@
 //! Defaults that belong to a part are taken from it; the others are said here, once. The doc
 //! comments are what editors show: they go into the JSON schema.
 
+mod cassandra;
 mod store;
 
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
@@ -10,13 +11,17 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::store::{
-    BreakerSection, OtherStoreSection, RoutingSection, SqliteSection, StoreSection, WrittenForFeast,
+pub use self::{
+    cassandra::{CassandraSection, CassandraTlsSection, CertificateCheck, ConsistencyLevel},
+    store::{
+        BreakerSection, OtherStoreSection, RedisReads, RedisSection, RoutingSection, SqliteSection,
+        StoreSection, WrittenForFeast,
+    },
 };
 use super::units::{
-    Address, AddressOrOff, Addresses, Auto, ByteSize, DurationText, FileMode, LogFilter,
+    Address, AddressOrOff, Addresses, Auto, ByteSize, DurationText, FileMode, LogFilter, PathOrOff,
 };
-use crate::{net::ListenAddress, proxy};
+use crate::{net::ListenAddress, proxy, registry};
 
 /// The configuration of larder.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -130,6 +135,14 @@ pub enum OnUnavailable {
 pub struct RegistrySection {
     /// How often it is read again. Feast's `cache_ttl_seconds` does not count.
     pub refresh_interval: DurationText,
+    /// How long one attempt to read it may take.
+    pub timeout: DurationText,
+    /// A file in which the last good registry is kept, for a start while its place is down; or
+    /// `off`.
+    pub disk_copy: PathOrOff,
+    /// A file with the bearer token that a remote registry wants, read each time; or `off`. The
+    /// variable LARDER_REGISTRY_TOKEN may hold the token itself.
+    pub token_file: PathOrOff,
 }
 
 /// Bounds of requests.
@@ -286,7 +299,12 @@ impl Default for FreshnessSection {
 
 impl Default for RegistrySection {
     fn default() -> Self {
-        Self { refresh_interval: DurationText(Duration::from_secs(60)) }
+        Self {
+            refresh_interval: DurationText(Duration::from_secs(60)),
+            timeout: DurationText(registry::FetchLimits::default().timeout),
+            disk_copy: PathOrOff::Off,
+            token_file: PathOrOff::Off,
+        }
     }
 }
 

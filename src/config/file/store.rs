@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 
+use super::CassandraSection;
 use crate::{
     config::units::DurationText,
     resilience::{BreakerPolicy, Limits},
@@ -26,8 +27,12 @@ pub struct StoreSection {
     pub max_backoff: DurationText,
     /// When larder stops asking a store that fails, and how it looks for its return.
     pub breaker: BreakerSection,
+    /// What is of Redis alone.
+    pub redis: RedisSection,
     /// What is of SQLite alone.
     pub sqlite: SqliteSection,
+    /// What is of Cassandra and ScyllaDB alone.
+    pub cassandra: CassandraSection,
 }
 
 /// A store beside the online store of feature_store.yaml.
@@ -89,6 +94,27 @@ pub struct BreakerSection {
     pub probe_interval: DurationText,
 }
 
+/// What is of Redis alone.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSection {
+    /// Connections to each server that is read.
+    #[schemars(range(min = 1, max = 64))]
+    pub connections: usize,
+    /// Which servers of a cluster, or of those that sentinels watch over, are read.
+    pub read_from: RedisReads,
+}
+
+/// Which Redis servers are read.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedisReads {
+    /// Masters.
+    Master,
+    /// Replicas that are in step with their master, or else the master.
+    PreferReplica,
+}
+
 /// What is of SQLite alone.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -107,7 +133,9 @@ impl Default for StoreSection {
             connect_timeout: DurationText(Duration::from_millis(500)),
             max_backoff: DurationText(Duration::from_millis(500)),
             breaker: BreakerSection::default(),
+            redis: RedisSection::default(),
             sqlite: SqliteSection::default(),
+            cassandra: CassandraSection::default(),
         }
     }
 }
@@ -129,6 +157,12 @@ impl Default for BreakerSection {
             window: DurationText(breaker.window),
             probe_interval: DurationText(breaker.probe_interval),
         }
+    }
+}
+
+impl Default for RedisSection {
+    fn default() -> Self {
+        Self { connections: 2, read_from: RedisReads::Master }
     }
 }
 

@@ -1,27 +1,15 @@
 //! Whether a connection still answers, judged by the commands that do not get an answer.
 
-use std::time::Duration;
-
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-/// A connection on which so many commands in a row stayed without an answer ...
-const MAX_UNANSWERED: u32 = 3;
-/// ... for so long is given up: the other side may be gone without a word.
-const MAX_SILENCE: Duration = Duration::from_secs(1);
+use crate::store::silence::Silence;
 
 /// What is known of one connection.
 #[derive(Default)]
 pub(super) struct Health {
     silence: Mutex<Silence>,
     given_up: Notify,
-}
-
-/// Commands that stayed without an answer since the last answer.
-#[derive(Default)]
-struct Silence {
-    unanswered: u32,
-    since: Option<Instant>,
 }
 
 /// A command that waits for its answer. Dropped without one, it counts against the connection.
@@ -44,10 +32,7 @@ impl Health {
     }
 
     fn unanswered(&self, sent: Instant) {
-        let mut silence = self.silence.lock();
-        silence.unanswered += 1;
-        let since = *silence.since.get_or_insert(sent);
-        if silence.unanswered >= MAX_UNANSWERED && since.elapsed() >= MAX_SILENCE {
+        if self.silence.lock().unanswered(sent, Instant::now()) {
             self.given_up.notify_one();
         }
     }
@@ -63,7 +48,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.answered {
-            *self.health.silence.lock() = Silence::default();
+            self.health.silence.lock().answered();
         } else if Instant::now() >= self.give_up_at {
             // Dropped before that, it says nothing: somebody lost interest.
             self.health.unanswered(self.sent);
@@ -73,6 +58,8 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::time::{advance, timeout};
 
     use super::*;

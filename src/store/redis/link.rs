@@ -14,35 +14,47 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::{
-    AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
-};
+use redis::{Pipeline, Value, aio::MultiplexedConnection};
 use tokio::{
-    net::TcpStream,
     sync::{Notify, watch},
-    task::AbortHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    RedisSettings, StoreError,
+    RedisAccess, RedisAddress, StoreError,
+    connect::{Driver, connect, never_answered, tls_error},
     error::{self, Fault, unavailable},
     health::Health,
+    role::{self, Duty, Role},
 };
 
 /// A connection that is kept up from its first use until it is dropped.
+///
+/// Once dropped it makes no new connection; reads under way on the old one may finish.
 pub(super) struct Link {
     shared: Arc<Shared>,
-    task: OnceLock<AbortHandle>,
+    begun: OnceLock<()>,
+}
+
+/// Whom a link connects to, and how.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    pub(super) address: RedisAddress,
+    pub(super) access: Arc<RedisAccess>,
+    pub(super) duty: Duty,
+    /// The longest pause between attempts to connect.
+    pub(super) max_backoff: Duration,
+    /// Told when an attempt fails or a connection breaks: the server may have been replaced.
+    pub(super) alarm: Option<Arc<Notify>>,
 }
 
 struct Shared {
-    settings: Arc<RedisSettings>,
-    login: RedisConnectionInfo,
+    endpoint: Endpoint,
     state: watch::Sender<State>,
     hurry: Notify,
+    retired: CancellationToken,
 }
 
 /// What is known of the connection.
@@ -63,18 +75,31 @@ pub(super) struct Live {
     health: Arc<Health>,
 }
 
-/// Commands that wait for their turn on a connection, which are few unless the server stalls.
-const QUEUE: usize = 1024;
+/// How a connection ended.
+enum End {
+    /// It never came to be.
+    Failed(StoreError),
+    /// It was used, and broke.
+    Lost(StoreError),
+    /// Nobody wants it any more.
+    Retired,
+}
+
 /// How often an idle connection is tried, before a reader has to find out that it is dead.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often a server is asked for its role, if it must have one.
+const ROLE_CHECK: Duration = Duration::from_secs(1);
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
+/// How long a connection that is not wanted any more waits for reads that have longer deadlines
+/// than anyone should.
+const MAX_FAREWELL: Duration = Duration::from_secs(60);
 
 impl Link {
-    pub(super) fn new(settings: Arc<RedisSettings>) -> Self {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
         let state = watch::Sender::new(State::Starting);
-        let login = login(&settings);
-        let shared = Arc::new(Shared { settings, login, state, hurry: Notify::new() });
-        Self { shared, task: OnceLock::new() }
+        let (hurry, retired) = (Notify::new(), CancellationToken::new());
+        let shared = Arc::new(Shared { endpoint, state, hurry, retired });
+        Self { shared, begun: OnceLock::new() }
     }
 
     /// The state now. The first call begins to connect.
@@ -108,22 +133,21 @@ impl Link {
 
     /// The error of a reader that waited in vain for the first connection.
     pub(super) fn never_connected(&self) -> StoreError {
-        self.shared.never_answered()
+        never_answered(&self.shared.endpoint.address)
     }
 
-    fn start(&self) {
-        self.task.get_or_init(|| {
+    /// Begins to connect, unless it has.
+    pub(super) fn start(&self) {
+        self.begun.get_or_init(|| {
             let shared = self.shared.clone();
-            tokio::spawn(async move { shared.keep_up().await }).abort_handle()
+            tokio::spawn(async move { shared.keep_up().await });
         });
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(task) = self.task.get() {
-            task.abort();
-        }
+        self.shared.retired.cancel();
     }
 }
 
@@ -140,7 +164,7 @@ impl State {
 impl Shared {
     /// Connects, again and again. Ends with the link.
     async fn keep_up(&self) {
-        let max_pause = self.settings.max_backoff.max(2 * MIN_BACKOFF) / 2;
+        let max_pause = self.endpoint.max_backoff.max(2 * MIN_BACKOFF) / 2;
         // The jitter adds up to as much again.
         let pauses = ExponentialBuilder::new()
             .with_min_delay(MIN_BACKOFF)
@@ -149,88 +173,158 @@ impl Shared {
             .with_jitter();
         let mut pause = pauses.build();
         loop {
-            let (error, was_up) = self.connect_and_drive().await;
-            if was_up {
-                pause = pauses.build();
-            }
+            let error = match self.connect_and_drive().await {
+                End::Failed(error) => error,
+                End::Lost(error) => {
+                    pause = pauses.build();
+                    error
+                }
+                End::Retired => return,
+            };
             self.state.send_replace(State::Down(error));
-            let pause = pause.next().unwrap_or(self.settings.max_backoff);
+            if let Some(alarm) = &self.endpoint.alarm {
+                alarm.notify_one();
+            }
+            let pause = pause.next().unwrap_or(self.endpoint.max_backoff);
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.hurry.notified() => {}
+                () = self.retired.cancelled() => return,
             }
         }
     }
 
-    /// One connection, from the attempt to its end. Says why it ended, and whether it ever worked.
-    async fn connect_and_drive(&self) -> (StoreError, bool) {
-        let attempt = timeout(self.settings.connect_timeout, self.connect()).await;
-        let (connection, driver) = match attempt {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return (error::of_connect(self.address(), error), false),
-            Err(_) => return (self.never_answered(), false),
+    /// One connection, from the attempt to its end.
+    async fn connect_and_drive(&self) -> End {
+        let Endpoint { address, duty, .. } = &self.endpoint;
+        let (live, mut driver) = tokio::select! {
+            ready = self.ready() => match ready {
+                Ok(ready) => ready,
+                Err(error) => return End::Failed(error),
+            },
+            () = self.retired.cancelled() => return End::Retired,
         };
-        let live = Live { connection, health: Arc::new(Health::default()) };
-        tokio::pin!(driver);
-        let ready = live.ping(Instant::now() + self.settings.connect_timeout);
-        let ready = tokio::select! {
-            biased;
-            ready = ready => ready,
-            () = &mut driver => Err(self.lost("the server closed it at once")),
-        };
-        match ready {
-            Ok(()) => {}
-            Err(StoreError::TimedOut) => return (self.never_answered(), false),
-            Err(error) => return (error, false),
-        }
-
-        info!(address = self.address(), "connected to redis");
+        info!(%address, ?duty, "connected to redis");
         self.state.send_replace(State::Up(live.clone()));
         let why = tokio::select! {
             biased;
-            () = &mut driver => "the server closed it",
-            () = live.health.given_up() => "it stayed without an answer",
-            () = live.heartbeat(self.settings.connect_timeout) => "an idle connection was dead",
+            _ = &mut driver => Some(self.lost("the server closed it")),
+            () = live.health.given_up() => Some(self.lost("it stayed without an answer")),
+            error = self.heartbeat(&live) => Some(error),
+            () = self.retired.cancelled() => None,
         };
-        warn!(address = self.address(), why, "lost the connection to redis");
-        (self.lost(why), true)
+        if let Some(error) = why {
+            warn!(%address, why = error.chain(), "lost the connection to redis");
+            return End::Lost(error);
+        }
+        // Whoever reads holds the connection, and the driver ends once nobody does.
+        self.state.send_replace(State::Down(self.lost("the server is not used any more")));
+        drop(live);
+        let _ = timeout(MAX_FAREWELL, driver).await;
+        End::Retired
     }
 
-    async fn connect(
-        &self,
-    ) -> Result<(MultiplexedConnection, impl Future<Output = ()>), RedisError> {
-        let settings = &*self.settings;
-        let stream = TcpStream::connect((&*settings.host, settings.port)).await?;
-        stream.set_nodelay(true)?;
-        // No timeout of the client's: every command has one of its own.
-        let config =
-            AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
-        MultiplexedConnection::new_with_config(&self.login, stream, config).await
+    /// A connection to a server that is what it should be, and answers.
+    async fn ready(&self) -> Result<(Live, Driver), StoreError> {
+        let Endpoint { address, access, .. } = &self.endpoint;
+        let (connection, mut driver) = connect(address, access).await?;
+        let live = Live { connection, health: Arc::new(Health::default()) };
+        let greeted = tokio::select! {
+            // First, since what was asked fails with the connection.
+            biased;
+            why = &mut driver => Err(match why {
+                Some(of_tls) => tls_error(address, of_tls),
+                None => self.lost("the server closed it at once"),
+            }),
+            greeted = self.greet(&live, Instant::now() + access.connect_timeout) => greeted,
+        };
+        match greeted {
+            Ok(()) => Ok((live, driver)),
+            Err(StoreError::TimedOut) => Err(never_answered(address)),
+            Err(error) => Err(error),
+        }
     }
 
-    fn never_answered(&self) -> StoreError {
-        unavailable(Fault::ConnectTimeout { address: self.address() })
+    /// Finds out whether the server is what it should be, and answers.
+    async fn greet(&self, live: &Live, until: Instant) -> Result<(), StoreError> {
+        let Endpoint { address, duty, .. } = &self.endpoint;
+        let mut greeting = Pipeline::with_capacity(5);
+        let readonly = *duty == Duty::Replica { readonly: true };
+        if readonly {
+            greeting.cmd("READONLY");
+        }
+        greeting.cmd("INFO").arg("server");
+        if duty.wants_role() {
+            ask_for_role(&mut greeting);
+        }
+        greeting.cmd("PING");
+        let replies = live.send(&greeting, until).await?;
+        let mut replies = replies.iter();
+        let mut next = || replies.next().unwrap_or(&Value::Nil);
+        if readonly && let Value::ServerError(error) = next() {
+            return Err(error::of_server(error));
+        }
+        if let Some(version) = role::too_old(next()) {
+            let fault = Fault::TooOld { address: address.clone(), version };
+            return Err(StoreError::Refused(Arc::new(fault)));
+        }
+        if duty.wants_role() {
+            self.check_role(Role::of(next(), next()))?;
+        }
+        answered_ping(next())
+    }
+
+    fn check_role(&self, role: Role) -> Result<(), StoreError> {
+        let Some((is, wanted)) = self.endpoint.duty.objection(role) else { return Ok(()) };
+        let fault = Fault::Role { address: self.endpoint.address.clone(), is, wanted };
+        match role {
+            Role::Unknown => Err(StoreError::Refused(Arc::new(fault))),
+            _ => Err(unavailable(fault)),
+        }
+    }
+
+    /// Ends when the server does not answer any more, or is not what it was.
+    async fn heartbeat(&self, live: &Live) -> StoreError {
+        let patience = self.endpoint.access.connect_timeout;
+        let wants_role = self.endpoint.duty.wants_role();
+        let interval = if wants_role { ROLE_CHECK } else { HEARTBEAT };
+        let mut sign = Pipeline::with_capacity(2);
+        if wants_role {
+            ask_for_role(&mut sign);
+        } else {
+            sign.cmd("PING");
+        }
+        loop {
+            // Many connections to one server do not beat together.
+            sleep(interval.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+            match live.send(&sign, Instant::now() + patience).await {
+                Err(StoreError::TimedOut) => return self.lost("an idle connection was dead"),
+                Ok(replies) if wants_role && replies.len() == 2 => {
+                    if let Err(error) = self.check_role(Role::of(&replies[0], &replies[1])) {
+                        return error;
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     fn lost(&self, why: &'static str) -> StoreError {
-        unavailable(Fault::Lost { address: self.address(), why })
-    }
-
-    fn address(&self) -> String {
-        format!("{}:{}", self.settings.host, self.settings.port)
+        unavailable(Fault::Lost { address: self.endpoint.address.clone(), why })
     }
 }
 
-fn login(settings: &RedisSettings) -> RedisConnectionInfo {
-    // RESP2 without CLIENT SETINFO: what old servers, proxies and users with few rights allow.
-    let mut login = RedisConnectionInfo::default().set_db(settings.db).set_skip_set_lib_name();
-    if let Some(username) = &settings.username {
-        login = login.set_username(username);
+fn ask_for_role(pipeline: &mut Pipeline) {
+    pipeline.cmd("ROLE").cmd("INFO").arg("replication");
+}
+
+/// Whether a reply to PING shows that the server would answer a read.
+fn answered_ping(reply: &Value) -> Result<(), StoreError> {
+    match reply {
+        // Who may read need not be allowed to ping.
+        Value::ServerError(error) if !role::is_forbidden(reply) => Err(error::of_server(error)),
+        _ => Ok(()),
     }
-    if let Some(password) = &settings.password {
-        login = login.set_password(&password.0);
-    }
-    login
 }
 
 impl Live {
@@ -253,22 +347,6 @@ impl Live {
     pub(super) async fn ping(&self, give_up_at: Instant) -> Result<(), StoreError> {
         let mut ping = Pipeline::with_capacity(1);
         ping.cmd("PING");
-        match self.send(&ping, give_up_at).await?.first() {
-            // Who may read need not be allowed to ping.
-            Some(Value::ServerError(error)) if error.kind() != Some(ServerErrorKind::NoPerm) => {
-                Err(error::of_server(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Ends when the server does not answer any more.
-    async fn heartbeat(&self, patience: Duration) {
-        loop {
-            sleep(HEARTBEAT).await;
-            if let Err(StoreError::TimedOut) = self.ping(Instant::now() + patience).await {
-                return;
-            }
-        }
+        answered_ping(self.send(&ping, give_up_at).await?.first().unwrap_or(&Value::Nil))
     }
 }

@@ -1,93 +1,20 @@
-//! The databases, with the rows in Feast's layout, and their bare clients.
+//! SQLite, and its client.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use larder::{
-    layout::{
-        redis::{RedisView, hash_key},
-        sqlite::SqliteView,
-    },
-    store::{OnlineStore, SqliteSettings, redis::RedisStore, sqlite::SqliteStore},
+    layout::sqlite::SqliteView,
+    store::{OnlineStore, SqliteSettings, sqlite::SqliteStore},
 };
-use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
 use rusqlite::{Connection, params, params_from_iter};
 
 use crate::{
     Database,
-    redis_server::RedisServer,
     request::{keys, value, views},
 };
 
-type Open = fn() -> Pin<Box<dyn Future<Output = Box<dyn Database>>>>;
-
-/// The databases by name.
-pub(crate) const ALL: &[(&str, Open)] = &[
-    ("redis", || Box::pin(async { Box::new(Redis::open().await) as _ })),
-    ("sqlite", || Box::pin(async { Box::new(Sqlite::open()) as _ })),
-];
-
-struct Redis {
-    server: RedisServer,
-    connection: MultiplexedConnection,
-    hashes: Vec<Vec<u8>>,
-    fields: Vec<Vec<u8>>,
-}
-
-impl Redis {
-    async fn open() -> Self {
-        let server = RedisServer::start();
-        let views = views();
-        let layouts: Vec<_> = views.iter().map(RedisView::new).collect();
-        let fields = layouts.iter().flat_map(RedisView::fields).map(<[u8]>::to_vec).collect();
-        let hashes: Vec<_> = keys().iter().map(|key| hash_key(key, "bench")).collect();
-        let mut pipeline = redis::pipe();
-        for (entity, hash) in hashes.iter().enumerate() {
-            let mut hset = Cmd::new();
-            hset.arg("HSET").arg(hash);
-            for (layout, view) in layouts.iter().zip(&views) {
-                for (place, field) in layout.fields().enumerate() {
-                    let is_timestamp = place == view.features.len();
-                    let stored = if is_timestamp { vec![8, 1] } else { value(entity, place) };
-                    hset.arg(field).arg(stored);
-                }
-            }
-            pipeline.add_command(hset);
-        }
-        let address = format!("redis://127.0.0.1:{}", server.settings().port);
-        let client = redis::Client::open(address).expect("it is an address");
-        let mut connection =
-            client.get_multiplexed_async_connection().await.expect("Redis answers");
-        let _: Vec<i64> = pipeline.query_async(&mut connection).await.expect("Redis writes");
-        Self { server, connection, hashes, fields }
-    }
-}
-
-#[async_trait]
-impl Database for Redis {
-    fn name(&self) -> &'static str {
-        "redis"
-    }
-
-    fn store(&self) -> Arc<dyn OnlineStore> {
-        Arc::new(RedisStore::new(self.server.settings()))
-    }
-
-    async fn read_bare(&self) -> usize {
-        let mut pipeline = Pipeline::with_capacity(self.hashes.len());
-        for hash in &self.hashes {
-            let mut hmget = Cmd::new();
-            hmget.arg("HMGET").arg(hash).arg(&self.fields);
-            pipeline.add_command(hmget);
-        }
-        let mut connection = self.connection.clone();
-        let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-        let count = |reply: &Value| if let Value::Array(fields) = reply { fields.len() } else { 0 };
-        replies.expect("Redis answers").iter().map(count).sum()
-    }
-}
-
-struct Sqlite {
+pub(crate) struct Sqlite {
     directory: tempfile::TempDir,
     // Of the threads that larder's store has, the bare client needs one for each view.
     connections: Vec<Arc<parking_lot::Mutex<Connection>>>,
@@ -96,7 +23,7 @@ struct Sqlite {
 }
 
 impl Sqlite {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let path = directory.path().join("online.db");
         let mut database = Connection::open(&path).expect("it is a new file");

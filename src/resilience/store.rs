@@ -36,6 +36,13 @@ pub struct ResilientStore {
     metrics: StoreMetrics,
 }
 
+/// A store is told to give up this part of its timeout earlier than it is cut off, so that it can
+/// still say what it has.
+const MARGIN: u32 = 20;
+
+/// Stores end their probes themselves, sooner than this.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A store that fails for minutes is said to fail this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -75,7 +82,12 @@ impl ResilientStore {
             Ok(permit) => permit,
             Err(error) => return self.refuse(reads, &error),
         };
-        let read = self.inner.read(reads, ReadOptions { give_up_at });
+        // Those who waited for a place while others failed are too late, too.
+        if self.is_open() {
+            return fail_all(reads, &StoreError::CircuitOpen);
+        }
+        let options = ReadOptions { give_up_at: give_up_at - self.limits.timeout / MARGIN };
+        let read = self.inner.read(reads, options);
         let rows = match time::timeout_at(give_up_at, read).await {
             Ok(rows) => rows,
             Err(_elapsed) => fail_all(reads, &StoreError::TimedOut),
@@ -128,9 +140,14 @@ impl ResilientStore {
         }
 
         let outage = errors().find(|error| error.is_outage());
-        let opened = self.breaker.lock().record(outage.is_none(), clock::now().tick);
+        let mut breaker = self.breaker.lock();
+        let opened = breaker.record(outage.is_none(), clock::now().tick);
         if opened {
+            // Under the lock: what is asked without it must not fall behind.
             self.open.store(true, Ordering::Relaxed);
+        }
+        drop(breaker);
+        if opened {
             self.metrics.breaker_open.set(1.0);
             warn!(store = %self.name, "online store keeps failing: left alone until it answers");
             tokio::spawn(probe(Arc::downgrade(self), self.limits));
@@ -138,8 +155,10 @@ impl ResilientStore {
     }
 
     fn close(&self) {
-        self.breaker.lock().close();
+        let mut breaker = self.breaker.lock();
+        breaker.close();
         self.open.store(false, Ordering::Relaxed);
+        drop(breaker);
         self.metrics.breaker_open.set(0.0);
         info!(store = %self.name, "online store answers again");
     }
@@ -163,7 +182,7 @@ async fn probe(store: Weak<ResilientStore>, limits: Limits) {
         let Some(store) = store.upgrade() else {
             return;
         };
-        if let Ok(Ok(())) = time::timeout(limits.timeout, store.inner.probe()).await {
+        if let Ok(Ok(())) = time::timeout(PROBE_TIMEOUT, store.inner.probe()).await {
             store.close();
             return;
         }

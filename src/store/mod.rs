@@ -40,7 +40,7 @@ pub struct ViewKeys<'a> {
 /// What a store is told about a read, besides what to read.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadOptions {
-    /// The caller drops the read at this time; nothing that outlasts it is of use.
+    /// What has come by this time is answered; the caller drops the read soon after.
     pub give_up_at: Instant,
 }
 
@@ -58,7 +58,8 @@ pub trait OnlineStore: Send + Sync + 'static {
 
     /// Asks for a sign of life, in the cheapest way that shows that reads would be answered.
     ///
-    /// Called in the background while the store is believed to be down.
+    /// Called in the background while the store is believed to be down. Ends within a second or
+    /// so, and not sooner than a connection that stays silent can be told from a slow one.
     async fn probe(&self) -> Result<(), StoreError>;
 }
 

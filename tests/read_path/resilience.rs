@@ -79,3 +79,15 @@ async fn reads_beyond_the_bound_wait_and_beyond_the_queue_are_refused() {
     };
     assert_eq!((served, answers.iter().filter(refused).count()), (5, 5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_wait_for_a_place_are_not_sent_once_the_breaker_is_open() {
+    let breaker = BreakerPolicy { consecutive_failures: 1, ..BreakerPolicy::default() };
+    let limits = Limits { max_in_flight: 1, breaker, ..Limits::default() };
+    let fixture = Fixture::with(3, freshness(POLICY), limits);
+    fixture.store.set_failing(down());
+    fixture.store.set_latency(Duration::from_millis(50));
+    let errors = join_all((0..3).map(|driver| fixture.one(driver))).await;
+    assert!(errors.iter().all(Result::is_err), "{errors:?}");
+    assert_eq!(fixture.store.reads(), 1);
+}

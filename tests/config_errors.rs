@@ -99,6 +99,64 @@ fn everything_is_reported_at_once_from_every_source() {
 }
 
 #[test]
+fn numbers_that_no_process_can_take_are_refused() {
+    let larder = "\
+store:
+  max_in_flight: 1000001
+  max_queue: 18446744073709551615
+  sqlite: {connections: 1025}
+  redis: {connections: 65}
+  cassandra: {connections: 65, max_concurrent_reads: 4611686018427387904}
+  breaker: {window: 2h, probe_interval: 1ms}
+requests:
+  max_rows: 1000001
+  max_features: 100001
+  max_in_flight: 18446744073709551615
+  max_body_bytes: 2GiB
+runtime: {worker_threads: 1025}
+";
+    assert_eq!(
+        Repo::new(MINIMAL, Some(larder)).errors(),
+        [
+            "larder.yaml:2:18: store.max_in_flight: must be 1000000 at most",
+            "larder.yaml:3:14: store.max_queue: must be 1000000 at most",
+            "larder.yaml:4:25: store.sqlite.connections: must be 1024 at most",
+            "larder.yaml:5:24: store.redis.connections: must be 64 at most",
+            "larder.yaml:6:28: store.cassandra.connections: must be 64 at most",
+            "larder.yaml:6:54: store.cassandra.max_concurrent_reads: must be 100000 at most",
+            "larder.yaml:7:21: store.breaker.window: must be 1h at most",
+            "larder.yaml:7:41: store.breaker.probe_interval: must be 10ms at least",
+            "larder.yaml:9:13: requests.max_rows: must be 1000000 at most",
+            "larder.yaml:10:17: requests.max_features: must be 100000 at most",
+            "larder.yaml:11:18: requests.max_in_flight: must be 1000000 at most",
+            "larder.yaml:12:19: requests.max_body_bytes: must be 1GiB at most",
+            "larder.yaml:13:27: runtime.worker_threads: must be 1024 at most",
+        ]
+    );
+    let most = "\
+store:
+  max_in_flight: 1000000
+  max_queue: 1000000
+  sqlite: {connections: 1024}
+  redis: {connections: 64}
+  cassandra: {connections: 64, max_concurrent_reads: 100000}
+  breaker: {window: 1h}
+requests: {max_rows: 1000000, max_features: 100000, max_in_flight: 1000000, max_body_bytes: 1GiB}
+runtime: {worker_threads: 1024}
+";
+    Repo::new(MINIMAL, Some(most)).load();
+    let many = Repo::new(MINIMAL, None).variable("LARDER_CPU", "1000000");
+    assert_eq!(many.load().worker_threads, 1024);
+
+    let other = "stores: {spare: {online_store: sqlite, store: {max_in_flight: 1000001}}}\n";
+    let errors = Repo::new(MINIMAL, Some(other)).errors();
+    assert!(
+        errors[0].starts_with("larder.yaml:1:63: stores.spare.store.max_in_flight: must be"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn flags_win_over_variables_and_these_over_the_file() {
     let larder = "requests: {max_rows: 1, max_features: 1, max_in_flight: 1}\n";
     let repo = Repo::new(MINIMAL, Some(larder))
@@ -449,6 +507,12 @@ fn options_of_tls_mean_what_they_do_to_redis_py() {
     let tls = tls("ssl=true,ssl_ca_certs=/ca.pem,ssl_certfile=/c.pem").unwrap();
     assert_eq!(tls.ca.unwrap().to_str(), Some("/ca.pem"));
     assert_eq!(tls.identity.unwrap().key.to_str(), Some("/c.pem"), "one file may hold both");
+    let (_, warnings) = redis("connection_string: 'h:1,socket_timeout=1'", None);
+    assert!(warnings[0].contains("socket_timeout"), "{warnings:?}");
+    let sentinels = "redis_type: redis_sentinel, connection_string: 'h:1,min_other_sentinels=x'";
+    let text = format!("{MINIMAL}online_store: {{type: redis, {sentinels}}}\n");
+    let errors = Repo::new(&text, None).errors();
+    assert!(errors[0].contains("`min_other_sentinels` is no number"), "{errors:?}");
     // A number is its digits, however many.
     let (settings, _) = redis("connection_string: 'h:1,password=12345678901234567890123'", None);
     assert_eq!(settings.access.password.unwrap().0, "12345678901234567890123");

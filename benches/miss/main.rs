@@ -7,7 +7,8 @@
 //!
 //! 500 entities, three views of ten features each, nothing in the cache: one request reads all of
 //! it through the proxy (plan, coalescing, breaker, layout, cache, answer), and then the store's own
-//! client reads the same and looks at nothing. They take turns in one process, so that a noisy
+//! client reads the same and looks at nothing; and larder's store alone, without what is above it. They
+//! take turns in one process, so that a noisy
 //! machine is noisy for both; the ratio of their medians is what counts. Servers are started on
 //! loopback and ended; those of Cassandra and DynamoDB are found as the stores' tests find them.
 
@@ -34,7 +35,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clap::Parser;
-use larder::store::OnlineStore;
+use larder::store::{OnlineStore, ReadOptions, ViewKeys};
 use tokio::time::Instant;
 
 use self::request::Request;
@@ -84,8 +85,10 @@ const ALL: &[(&str, Open)] = &[
 #[tokio::main]
 async fn main() {
     let options = Options::parse();
-    say("| store | bare client, ms (p50) | larder, ms (p50) | ratio |");
-    say("|---|---|---|---|");
+    say(
+        "| store | bare client, ms (p50) | larder's store alone, ms (p50) | larder, ms (p50) | ratio |",
+    );
+    say("|---|---|---|---|---|");
     for (name, open) in ALL {
         if options.store.is_empty() || options.store.iter().any(|store| store == name) {
             let database = open().await;
@@ -95,28 +98,39 @@ async fn main() {
 }
 
 async fn measure(database: &dyn Database, rounds: usize) {
-    let request = Request::new(database.store());
+    let store = database.store();
+    let request = Request::new(Arc::clone(&store));
+    let (views, keys) = (request::views(), request::keys());
+    let reads: Vec<_> = views.iter().map(|view| ViewKeys { view, keys: &keys }).collect();
     request.until_it_is_answered().await;
     let values = database.read_bare().await;
-    let (mut bare, mut larder) = (Vec::new(), Vec::new());
+    let (mut bare, mut alone, mut larder) = (Vec::new(), Vec::new(), Vec::new());
     // The first rounds make connections, pages and statements; they do not count.
     for round in 0..rounds + 10 {
         let began = Instant::now();
         assert_eq!(database.read_bare().await, values, "{}", database.name());
         let bare_took = began.elapsed();
         let began = Instant::now();
+        let give_up_at = began + request::PATIENCE;
+        let rows = store.read(&reads, ReadOptions { give_up_at }).await;
+        let alone_took = began.elapsed();
+        assert!(rows.iter().flatten().all(|row| matches!(row, Ok(Some(_)))), "{}", database.name());
+        drop(rows);
+        let began = Instant::now();
         request.read_all().await;
         let larder_took = began.elapsed();
         if round >= 10 {
             bare.push(bare_took);
+            alone.push(alone_took);
             larder.push(larder_took);
         }
     }
-    let (bare, larder) = (median(bare), median(larder));
+    let (bare, alone, larder) = (median(bare), median(alone), median(larder));
     say(&format!(
-        "| {} | {:.2} | {:.2} | {:.2} |",
+        "| {} | {:.2} | {:.2} | {:.2} | {:.2} |",
         database.name(),
         bare * 1e3,
+        alone * 1e3,
         larder * 1e3,
         larder / bare
     ));

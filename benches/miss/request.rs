@@ -24,7 +24,7 @@ pub(crate) const ENTITIES: i64 = 500;
 const VIEWS: usize = 3;
 const FEATURES: usize = 10;
 /// Nothing here is to fail since the machine stalls.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A proxy over a store, and what it is asked.
 pub(crate) struct Request {

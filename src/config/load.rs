@@ -1,6 +1,6 @@
 //! `larder.yaml` under the environment under the flags, checked and converted.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use super::{
     Config, ConfigErrors, Sources, Surroundings, feast,
@@ -22,8 +22,23 @@ use crate::{
 /// The default bound of the cache, where the container's limit allows.
 const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
+/// The shortest pause between two questions in the background.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+
 /// Less holds no useful number of rows.
 const MIN_CACHE_BYTES: u64 = 1 << 20;
+
+/// Requests or reads at once: far more than a process can have.
+pub(super) const MAX_AT_ONCE: usize = 1_000_000;
+
+/// A body is held in memory as a whole.
+const MAX_BODY_BYTES: u64 = 1 << 30;
+
+const MAX_ROWS: usize = 1_000_000;
+const MAX_FEATURES: usize = 100_000;
+
+/// All are started with the process, which ends if the system refuses one.
+const MAX_WORKER_THREADS: usize = 1024;
 
 impl Config {
     /// Reads everything, and says all that is wrong with it at once.
@@ -104,13 +119,22 @@ fn check(file: &File, said: &Node, problems: &mut Problems) {
     checks.freshness(&file.freshness);
     let File { store, requests, registry, .. } = file;
     stores::check(&mut checks, "store", store);
-    checks.positive("registry.refresh_interval", !registry.refresh_interval.0.is_zero());
+    checks.not_below("registry.refresh_interval", registry.refresh_interval.0);
     checks.positive("registry.timeout", !registry.timeout.0.is_zero());
     checks.positive("requests.default_timeout", !requests.default_timeout.0.is_zero());
     checks.positive("requests.max_body_bytes", requests.max_body_bytes.0 > 0);
     checks.positive("requests.max_rows", requests.max_rows > 0);
     checks.positive("requests.max_features", requests.max_features > 0);
     checks.positive("requests.max_in_flight", requests.max_in_flight > 0);
+    checks.at_most("requests.max_rows", requests.max_rows, MAX_ROWS);
+    checks.at_most("requests.max_features", requests.max_features, MAX_FEATURES);
+    checks.at_most("requests.max_in_flight", requests.max_in_flight, MAX_AT_ONCE);
+    if requests.max_body_bytes.0 > MAX_BODY_BYTES {
+        checks.error("requests.max_body_bytes", "must be 1GiB at most");
+    }
+    if let Auto::Value(threads) = file.runtime.worker_threads {
+        checks.at_most("runtime.worker_threads", threads.get(), MAX_WORKER_THREADS);
+    }
     if let Auto::Value(size) = file.cache.max_bytes
         && size.0 < MIN_CACHE_BYTES
     {
@@ -139,6 +163,19 @@ impl Checks<'_> {
     pub(super) fn positive(&mut self, key: &str, holds: bool) {
         if !holds {
             self.error(key, "must be greater than 0");
+        }
+    }
+
+    pub(super) fn at_most(&mut self, key: &str, number: usize, most: usize) {
+        if number > most {
+            self.error(key, format!("must be {most} at most"));
+        }
+    }
+
+    /// Of a pause between questions: without one, whoever is asked is hammered.
+    pub(super) fn not_below(&mut self, key: &str, pause: Duration) {
+        if pause < MIN_PAUSE {
+            self.error(key, "must be 10ms at least");
         }
     }
 
@@ -258,7 +295,8 @@ fn worker_threads(file: &File, surroundings: &Surroundings) -> usize {
         return threads.get();
     }
     let downward = surroundings.environment.get("LARDER_CPU").and_then(|it| it.parse().ok());
-    downward.filter(|threads| *threads > 0).unwrap_or(surroundings.cores).max(1)
+    let threads = downward.filter(|threads| *threads > 0).unwrap_or(surroundings.cores);
+    threads.clamp(1, MAX_WORKER_THREADS)
 }
 
 fn freshness_table(section: &FreshnessSection) -> FreshnessTable {

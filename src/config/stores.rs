@@ -1,13 +1,13 @@
 //! The stores: Feast's own, those beside it, and which of them hold which view.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     StoreConfig, Surroundings,
     expand::expand,
     feast::{FeastStores, StoreContext, read_store},
     file::{File, StoreSection},
-    load::Checks,
+    load::{Checks, MAX_AT_ONCE},
     problem::suggestion,
     tree::{Node, Value},
 };
@@ -21,7 +21,16 @@ use crate::{
 const FEASTS: &str = "default";
 
 /// To each server; a cluster has many.
-const MAX_REDIS_CONNECTIONS: usize = 64;
+const MAX_SERVER_CONNECTIONS: usize = 64;
+
+/// Each has a thread.
+const MAX_SQLITE_CONNECTIONS: usize = 1024;
+
+/// Partitions: to each node, a connection of Cassandra takes 32,768 at once.
+const MAX_CONCURRENT_READS: usize = 100_000;
+
+/// Calls are counted for as long.
+const MAX_BREAKER_WINDOW: Duration = Duration::from_secs(3600);
 
 /// What the types cannot say of a store's section, which is at `key`.
 pub(super) fn check(checks: &mut Checks<'_>, key: &str, store: &StoreSection) {
@@ -37,19 +46,29 @@ pub(super) fn check(checks: &mut Checks<'_>, key: &str, store: &StoreSection) {
         ("breaker.consecutive_failures", store.breaker.consecutive_failures > 0),
         ("breaker.min_calls", store.breaker.min_calls > 0),
         ("breaker.window", !store.breaker.window.0.is_zero()),
-        ("breaker.probe_interval", !store.breaker.probe_interval.0.is_zero()),
     ] {
         checks.positive(&format!("{key}.{name}"), holds);
     }
-    if store.redis.connections > MAX_REDIS_CONNECTIONS {
-        let message = format!("must be {MAX_REDIS_CONNECTIONS} at most");
-        checks.error(&format!("{key}.redis.connections"), message);
+    let reads = store.cassandra.max_concurrent_reads;
+    for (name, number, most) in [
+        ("max_in_flight", store.max_in_flight, MAX_AT_ONCE),
+        ("max_queue", store.max_queue, MAX_AT_ONCE),
+        ("sqlite.connections", store.sqlite.connections, MAX_SQLITE_CONNECTIONS),
+        ("redis.connections", store.redis.connections, MAX_SERVER_CONNECTIONS),
+        ("cassandra.connections", store.cassandra.connections, MAX_SERVER_CONNECTIONS),
+        ("cassandra.max_concurrent_reads", reads, MAX_CONCURRENT_READS),
+    ] {
+        checks.at_most(&format!("{key}.{name}"), number, most);
+    }
+    if store.breaker.window.0 > MAX_BREAKER_WINDOW {
+        checks.error(&format!("{key}.breaker.window"), "must be 1h at most");
     }
     let tls = &store.cassandra.tls;
     if tls.certificate.is_empty() != tls.key.is_empty() {
         let message = "expected both `certificate` and `key`, or neither";
         checks.error(&format!("{key}.cassandra.tls"), message);
     }
+    checks.not_below(&format!("{key}.breaker.probe_interval"), store.breaker.probe_interval.0);
     checks.share(&format!("{key}.breaker.failure_share"), store.breaker.failure_share);
 }
 

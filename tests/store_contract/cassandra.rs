@@ -368,6 +368,43 @@ async fn connections_that_are_cut_are_made_again() {
     }
 }
 
+/// The server says that there is another node of it, in a datacenter of its own, which has a part of
+/// the rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_datacenter_that_is_added_later_is_not_read() {
+    let mut world = CassandraWorld::plain().await;
+    let (view, keys) = (ab("view"), (0..40_u8).map(|entity| key([entity])).collect::<Vec<_>>());
+    for key in &keys {
+        world.put(&view, key, &[("a", ONE)], 1);
+    }
+    let all_are_read = async || {
+        let rows = read(&world.store, &view, &keys, patient()).await;
+        rows.iter().all(|row| matches!(row, Ok(Some(_))))
+    };
+    until("all rows are read", all_are_read).await;
+    let address = (Ipv4Addr::LOCALHOST, world.proxy.port()).into();
+    let witness = SessionBuilder::new().known_node_addr(address).build().await.unwrap();
+
+    let added = world.proxy.beside(Ipv4Addr::new(127, 0, 0, 9));
+    world.run(
+        "INSERT INTO system.peers (peer, rpc_address, data_center, rack, host_id, schema_version, \
+         release_version, tokens) VALUES ('127.0.0.9', '127.0.0.9', 'added', 'r', uuid(), uuid(), \
+         '5.0.0', {'4611686018427387904'})"
+            .into(),
+    );
+    world.proxy.announce();
+    until("a session of any datacenter is connected to the new node", async || {
+        let state = witness.get_cluster_state();
+        state.get_nodes_info().iter().filter(|node| node.is_connected()).count() == 2
+    })
+    .await;
+    for _ in 0..20 {
+        assert!(all_are_read().await);
+    }
+    assert_eq!(added.executed(), 0);
+    world.run("DELETE FROM system.peers WHERE peer = '127.0.0.9'".into());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_set_up_wrong_is_refused_with_its_cause() {
     let mut world = CassandraWorld::secure().await;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 /// A port that leads to a server: can be closed, and can hold back what the server says.
 pub(crate) struct Proxy {
+    address: Ipv4Addr,
     port: u16,
     target: u16,
     shared: Arc<Shared>,
@@ -27,6 +28,7 @@ struct Shared {
     holding: AtomicBool,
     executed: AtomicUsize,
     hold_at: AtomicUsize,
+    announced: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -36,9 +38,23 @@ impl Proxy {
     pub(crate) fn to(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut proxy = Self { port, target, shared: Arc::default(), accepting: None };
+        let address = Ipv4Addr::LOCALHOST;
+        let mut proxy = Self { address, port, target, shared: Arc::default(), accepting: None };
         proxy.accept(listener);
         proxy
+    }
+
+    /// The same port of another address, which leads to the same server.
+    pub(crate) fn beside(&self, address: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((address, self.port)).unwrap();
+        let mut proxy = Self { address, shared: Arc::default(), accepting: None, ..*self };
+        proxy.accept(listener);
+        proxy
+    }
+
+    /// Says on all connections that there is a new node: whoever follows the cluster looks at it.
+    pub(crate) fn announce(&self) {
+        self.shared.announced.fetch_add(1, SeqCst);
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -64,7 +80,7 @@ impl Proxy {
     /// Accepts connections again.
     pub(crate) fn open(&mut self) {
         self.shared.closed.store(false, SeqCst);
-        self.accept(TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).unwrap());
+        self.accept(TcpListener::bind((self.address, self.port)).unwrap());
     }
 
     /// Holds back what the server says, on connections that stay open.
@@ -123,7 +139,14 @@ impl Shared {
     fn forward(&self, mut from: TcpStream, mut to: TcpStream, to_server: bool) {
         let mut buffer = vec![0; 64 << 10];
         let mut frames = Frames::default();
+        let mut announced = self.announced.load(SeqCst);
         loop {
+            if !to_server && frames.is_between() && announced < self.announced.load(SeqCst) {
+                announced += 1;
+                if to.write_all(&new_node()).is_err() {
+                    break;
+                }
+            }
             let length = match from.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => length,
@@ -135,8 +158,8 @@ impl Shared {
                 }
                 Err(_) => break,
             };
+            let new = frames.executes(&buffer[..length]);
             if to_server {
-                let new = frames.executes(&buffer[..length]);
                 let executed = self.executed.fetch_add(new, SeqCst) + new;
                 if new > 0 && executed == self.hold_at.load(SeqCst) {
                     self.holding.store(true, SeqCst);
@@ -153,6 +176,14 @@ impl Shared {
     }
 }
 
+/// The event of a new node, whose address is of no account.
+fn new_node() -> Vec<u8> {
+    let text = |text: &str| [&[0, text.len() as u8], text.as_bytes()].concat();
+    let address = [&[4, 127, 0, 0, 1][..], &9042_u32.to_be_bytes()].concat();
+    let body = [text("TOPOLOGY_CHANGE"), text("NEW_NODE"), address].concat();
+    [&[0x84, 0, 0xff, 0xff, 0x0c][..], &(body.len() as u32).to_be_bytes(), &body].concat()
+}
+
 /// Frames of CQL, version 4, in a stream of bytes that is not encrypted.
 #[derive(Default)]
 struct Frames {
@@ -161,6 +192,11 @@ struct Frames {
 }
 
 impl Frames {
+    /// Whether a frame has just ended.
+    fn is_between(&self) -> bool {
+        self.header.is_empty() && self.body == 0
+    }
+
     /// How many frames that execute a prepared statement begin in these bytes.
     fn executes(&mut self, bytes: &[u8]) -> usize {
         const EXECUTE: u8 = 0x0a;

@@ -426,6 +426,29 @@ async fn errors_are_sorted_by_who_can_mend_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_fails_when_it_is_asked_again_fails_alone() {
+    let mut world = DynamoDbWorld::new().await;
+    let (good, keys) = filled(&mut world, "good", 40);
+    let (bad, _) = filled(&mut world, "bad", 40);
+    let denied = world.table(&bad);
+    world.front.behave(move |call| match call.number {
+        0 => Deed::Leave(|id| id.as_bytes()[0] < b'8'),
+        _ if call.keys().iter().any(|(table, _)| *table == denied) => {
+            Deed::Fail(400, "AccessDeniedException")
+        }
+        _ => Deed::Pass,
+    });
+    let left = keys.iter().filter(|key| entity_id(key).as_bytes()[0] < b'8').count();
+    assert!(left > 0 && left < 40);
+    let reads = [&good, &bad].map(|view| ViewKeys { view, keys: &keys });
+    let rows = world.store.read(&reads, patient()).await;
+    assert_eq!(tally(&rows[0]), (40, 0, BTreeMap::new()));
+    // What came before is kept.
+    assert_eq!(tally(&rows[1]), (40 - left, 0, BTreeMap::from([("refused", left)])));
+    assert_eq!(world.front.calls().len(), 4, "both, both again, each for itself");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_do_not_fit_say_nothing_of_absences() {
     let world = DynamoDbWorld::new().await;
     let (view, keys) = (ab("view"), [key("1")]);

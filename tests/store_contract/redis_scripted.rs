@@ -1,14 +1,18 @@
 //! Servers that answer as a test tells them: what no real one can be made to do.
 
 use std::{
+    collections::HashMap,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    sync::{Arc, Condvar, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Condvar, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use larder::store::{
-    OnlineStore, RedisReadFrom, RedisTopology, StoreError, ViewKeys, redis::RedisStore,
+    OnlineStore, RedisReadFrom, RedisTopology, Secret, StoreError, ViewKeys, redis::RedisStore,
 };
 
 use crate::{
@@ -106,7 +110,7 @@ fn slots(ports: &[u16]) -> String {
 
 /// Counts HMGETs, whoever is sent them, and lets nobody answer before all have been read.
 struct Gate {
-    read: std::sync::atomic::AtomicUsize,
+    read: AtomicUsize,
     wanted: usize,
     open: (GateMutex, Condvar),
 }
@@ -122,7 +126,7 @@ impl Gate {
     fn arrived(&self) {
         let mut count = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
         *count += 1;
-        self.read.store(*count, std::sync::atomic::Ordering::Relaxed);
+        self.read.store(*count, Ordering::Relaxed);
         self.open.1.notify_all();
     }
 
@@ -169,7 +173,7 @@ async fn reads_all_at_once(store: &RedisStore, gate: &Gate) {
     let rows = store.read(&reads, patient()).await;
     assert!(rows.iter().flatten().all(|row| matches!(row, Ok(None))));
     assert_eq!(rows.iter().flatten().count(), 3 * usize::from(ENTITIES));
-    let read = gate.read.load(std::sync::atomic::Ordering::Relaxed);
+    let read = gate.read.load(Ordering::Relaxed);
     assert_eq!(read, usize::from(ENTITIES), "one command for each entity");
 }
 
@@ -234,8 +238,7 @@ async fn a_replica_that_is_out_of_step_is_not_believed() {
             if is(command, "CLUSTER SLOTS") {
                 map.clone()
             } else if is(command, "HMGET") {
-                // Feature `a` is null, `b` absent, the time the epoch.
-                format!("*3\r\n{}$-1\r\n$-1\r\n", bulk(""))
+                row()
             } else {
                 plain(command)
             }
@@ -265,5 +268,124 @@ async fn a_replica_that_is_out_of_step_is_not_believed() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_full_is_an_outage_also_to_a_login() {
+    let (listener, port) = listener();
+    serve(listener, |_| "-ERR max number of clients reached\r\n".into());
+    let mut settings = settings(RedisTopology::Single(at(port)));
+    settings.access.password = Some(Secret("secret".into()));
+    let rows = read(&RedisStore::new(settings), &ab("view"), &[key("1")], patient()).await;
+    match &rows[0] {
+        Err(error @ StoreError::Unavailable(_)) => {
+            assert!(error.chain().contains("max number of clients"), "{}", error.chain());
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_ask_each_connection_in_turn() {
+    let pings = Arc::new(parking_lot::Mutex::new(HashMap::new()));
+    let (listener, port) = listener();
+    let seen = pings.clone();
+    serve(listener, move |command| {
+        if is(command, "PING") {
+            // Each connection has a thread of its own.
+            *seen.lock().entry(std::thread::current().id()).or_insert(0) += 1;
+        }
+        plain(command)
+    });
+    let store = RedisStore::new(settings(RedisTopology::Single(at(port))));
+    until("both connections are there", || async {
+        let _ = read(&store, &ab("view"), &[key("1")], patient()).await;
+        pings.lock().len() == 2
+    })
+    .await;
+    for _ in 0..10 {
+        store.probe().await.unwrap();
+    }
+    // The first is of the greeting.
+    assert!(pings.lock().values().all(|pings| *pings > 2), "{:?}", pings.lock());
+}
+
+/// Longer and longer pauses, as after attempts that fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_greets_and_closes_is_not_stormed() {
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let (listener, port) = listener();
+    let count = accepted.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut commands = BufReader::new(stream.try_clone().unwrap());
+            while let Some(command) = command(&mut commands) {
+                stream.write_all(plain(&command).as_bytes()).unwrap();
+                if is(&command, "PING") {
+                    // Time to be taken for a connection.
+                    std::thread::sleep(Duration::from_millis(5));
+                    break;
+                }
+            }
+        }
+    });
+    let mut settings = settings(RedisTopology::Single(at(port)));
+    settings.connections = 1;
+    settings.max_backoff = Duration::from_secs(10);
+    let store = RedisStore::new(settings);
+    let began = Instant::now();
+    let _ = read(&store, &ab("view"), &[key("1")], patient()).await;
+    until("it was connected to often", || async { accepted.load(Ordering::Relaxed) >= 8 }).await;
+    // Of pauses that begin with 10 ms, the seventh is 640 ms.
+    assert!(began.elapsed() > Duration::from_millis(1200), "{:?}", began.elapsed());
+}
+
+/// What a node of a cluster says of itself.
+fn cluster_info(state: &str, epoch: u64) -> String {
+    bulk(&format!("cluster_state:{state}\r\ncluster_current_epoch:{epoch}\r\n"))
+}
+
+/// A row of view `ab`: feature `a` is null, `b` absent, the time the epoch.
+fn row() -> String {
+    format!("*3\r\n{}$-1\r\n$-1\r\n", bulk(""))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_cut_off_is_not_all_that_is_asked() {
+    let phase = Arc::new(AtomicUsize::new(0));
+    let [seed, old, new, last] = [listener(), listener(), listener(), listener()];
+    let ports = [old.1, new.1, last.1];
+    // The master and what is said of the cluster, by whom in which phase.
+    let node = |listener, says: [(usize, &'static str, u64); 3], rows: [bool; 3]| {
+        let phase = phase.clone();
+        serve(listener, move |command| {
+            let phase = phase.load(Ordering::Relaxed);
+            let (master, state, epoch) = says[phase];
+            match command {
+                _ if is(command, "CLUSTER SLOTS") => slots(&[ports[master]]),
+                _ if is(command, "CLUSTER INFO") => cluster_info(state, epoch),
+                _ if is(command, "HMGET") && rows[phase] => row(),
+                _ if is(command, "HMGET") => "-CLUSTERDOWN The cluster is down\r\n".into(),
+                _ => plain(command),
+            }
+        });
+    };
+    // First the old master goes, which a seed knows of; then nobody is well, and one knows more.
+    let no = (0, "fail", 1);
+    node(seed.0, [(0, "ok", 1), (1, "ok", 2), no], [false; 3]);
+    node(old.0, [(0, "ok", 1), no, no], [true, false, false]);
+    node(new.0, [(1, "ok", 2), (1, "ok", 2), (2, "fail", 3)], [false, true, false]);
+    node(last.0, [(2, "fail", 3); 3], [false, false, true]);
+    let store = RedisStore::new(settings(RedisTopology::Cluster(vec![at(seed.1)])));
+    for step in 0..3 {
+        phase.store(step, Ordering::Relaxed);
+        until("the node that has the row is read", || async {
+            let rows = read(&store, &ab("view"), &[key("1")], patient()).await;
+            matches!(rows[0], Ok(Some(_)))
+        })
+        .await;
     }
 }

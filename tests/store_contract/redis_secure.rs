@@ -4,7 +4,10 @@ use std::{fs, path::PathBuf};
 
 use larder::{
     model::{EntityKey, FeatureView},
-    store::{OnlineStore, RedisSettings, RedisTopology, Secret, StoreError, redis::RedisStore},
+    store::{
+        OnlineStore, RedisSentinels, RedisSettings, RedisTopology, Secret, StoreError,
+        redis::RedisStore,
+    },
     tls::{ClientIdentity, TlsSettings, Verify},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -184,12 +187,8 @@ async fn what_is_wrong_with_tls_or_a_login_is_named() {
     check(&|s| s.access.tls = Some(TlsSettings::default()), "certificate").await;
     let missing = TlsSettings { ca: Some("/nonexistent/ca".into()), ..TlsSettings::default() };
     check(&|s| s.access.tls = Some(missing.clone()), "`/nonexistent/ca` cannot be read").await;
-    check(
-        &|s| s.access.password = Some(Secret("hunter2".into())),
-        "Password authentication failed",
-    )
-    .await;
-    check(&|s| s.access.username = Some("nobody".into()), "Password authentication failed").await;
+    check(&|s| s.access.password = Some(Secret("hunter2".into())), "WRONGPASS").await;
+    check(&|s| s.access.username = Some("nobody".into()), "WRONGPASS").await;
 }
 
 #[tokio::test]
@@ -199,6 +198,19 @@ async fn a_client_without_a_certificate_is_refused_by_name() {
     settings.access.tls = Some(world.certificates.tls());
     let text = refusal(settings.clone()).await;
     assert!(text.contains("TLS with redis"), "{text}");
+    // Nor may one ask who else there is.
+    let seeds = vec![at(world.server.port)];
+    let sentinels = RedisSentinels {
+        sentinels: seeds.clone(),
+        access: settings.access.clone(),
+        master: "larder".into(),
+        force_host: None,
+        min_other_sentinels: 0,
+    };
+    for topology in [RedisTopology::Cluster(seeds), RedisTopology::Sentinel(sentinels)] {
+        let text = refusal(RedisSettings { topology, ..settings.clone() }).await;
+        assert!(text.contains("TLS with redis"), "{text}");
+    }
     // Of an authority that the server does not know.
     let others = Certificates::new();
     let tls = TlsSettings { identity: Some(others.identity()), ..world.certificates.tls() };

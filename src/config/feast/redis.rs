@@ -129,9 +129,13 @@ fn settings(
                 },
                 master,
                 force_host: last("force_master_ip").and_then(text_of),
-                min_other_sentinels: last("min_other_sentinels")
-                    .and_then(Value::as_u64)
-                    .unwrap_or(0),
+                min_other_sentinels: match last("min_other_sentinels") {
+                    None | Some(Value::Null) => 0,
+                    Some(value) => value.as_u64().or_else(|| {
+                        remarks.error("`min_other_sentinels` is no number of sentinels");
+                        None
+                    })?,
+                },
             })
         }
     };

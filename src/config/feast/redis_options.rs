@@ -102,8 +102,9 @@ impl Options<'_> {
             "socket_timeout" | "socket_connect_timeout" if seconds(value).is_err() => {
                 remarks.error(format!("`{name}` is no number of seconds above 0"));
             }
-            // What larder waits for is store.timeout.
-            "socket_timeout" => {}
+            "socket_timeout" => {
+                remarks.warn("`socket_timeout` is not used here: `store.timeout` bounds a read");
+            }
             _ if HONOURED.contains(&name) => {}
             _ => match CANNOT.iter().find(|(cannot, _)| *cannot == name) {
                 Some((_, why)) if is_true(value) => {

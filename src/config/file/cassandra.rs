@@ -15,8 +15,10 @@ pub struct CassandraSection {
     /// the first host.
     pub local_datacenter: Auto<String>,
     /// Connections to each node of Cassandra, or to each shard of a node of ScyllaDB.
+    #[schemars(range(min = 1, max = 64))]
     pub connections: usize,
     /// Entities that are read at once, each of them once for each of its views.
+    #[schemars(range(min = 1, max = 100_000))]
     pub max_concurrent_reads: usize,
     /// TLS, of which Feast's options know nothing.
     pub tls: CassandraTlsSection,

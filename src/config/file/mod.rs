@@ -154,10 +154,13 @@ pub struct RequestsSection {
     /// The largest request body, of either API.
     pub max_body_bytes: ByteSize,
     /// Rows of a request: its entities, repeated ones counted each time.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_rows: usize,
     /// Features of a request.
+    #[schemars(range(min = 1, max = 100_000))]
     pub max_features: usize,
     /// Requests under way at once; more are refused.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_in_flight: usize,
 }
 

@@ -18,8 +18,10 @@ pub struct StoreSection {
     /// How long one read may take. It goes on without its callers until then.
     pub timeout: DurationText,
     /// Reads under way at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_in_flight: usize,
     /// Reads that wait for a place; more are refused.
+    #[schemars(range(max = 1_000_000))]
     pub max_queue: usize,
     /// How long one attempt to connect may take.
     pub connect_timeout: DurationText,
@@ -120,6 +122,7 @@ pub enum RedisReads {
 #[serde(default, deny_unknown_fields)]
 pub struct SqliteSection {
     /// Connections, each of which reads on a thread of its own.
+    #[schemars(range(min = 1, max = 1024))]
     pub connections: usize,
 }
 

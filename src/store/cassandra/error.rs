@@ -94,6 +94,13 @@ pub(super) fn of_execution(table: &str, error: &ExecutionError) -> Failure {
     }
 }
 
+/// Whether a node gave a prepared statement another id than it has here, which the driver does not
+/// take over: it has to be prepared anew.
+pub(super) fn is_of_other_id(error: &ExecutionError) -> bool {
+    let ExecutionError::LastAttemptError(error) = error else { return false };
+    matches!(error, RequestAttemptError::RepreparedIdChanged { .. })
+}
+
 /// Sorts a failure to prepare a read of `table`.
 pub(super) fn of_prepare(table: &str, error: &PrepareError) -> Failure {
     match error {
@@ -212,6 +219,19 @@ mod tests {
         ] {
             assert!(matches!(of(lasting), Failure::Refused(_)));
         }
+    }
+
+    #[test]
+    fn a_statement_of_another_id_is_told_from_what_time_mends() {
+        let error = ExecutionError::LastAttemptError(RequestAttemptError::RepreparedIdChanged {
+            statement: "SELECT".to_owned(),
+            expected_id: vec![1],
+            reprepared_id: vec![2],
+        });
+        assert!(is_of_other_id(&error));
+        assert!(matches!(of_execution("t", &error), Failure::Part(_)));
+        let passing = RequestAttemptError::DbError(DbError::Overloaded, "why".to_owned());
+        assert!(!is_of_other_id(&ExecutionError::LastAttemptError(passing)));
     }
 
     #[test]

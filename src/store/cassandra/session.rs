@@ -1,15 +1,25 @@
 //! From settings to a session of the driver.
 
-use std::{net::IpAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use scylla::{
     client::{
-        PoolSize, SelfIdentity, execution_profile::ExecutionProfile, session::Session,
+        PoolSize, SelfIdentity,
+        execution_profile::{ExecutionProfile, ExecutionProfileHandle},
+        session::Session,
         session_builder::SessionBuilder,
     },
-    cluster::Node,
+    cluster::{Node, metadata::Peer},
     policies::{
-        host_filter::DcHostFilter, load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy,
+        host_filter::HostFilter, load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy,
     },
     statement::{Consistency as Level, Statement},
 };
@@ -24,6 +34,8 @@ use crate::{store::Consistency, tls};
 /// A session that was there when it was asked for.
 pub(super) struct Live {
     pub(super) session: Session,
+    /// Counts the sessions of this process: a later one has a greater number.
+    pub(super) number: u64,
     /// The datacenter that is read; none if the nodes name none.
     pub(super) datacenter: Option<String>,
 }
@@ -34,9 +46,13 @@ const KEEPALIVE: Duration = Duration::from_millis(1500);
 /// Bound on the queries by which the driver learns about the cluster.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
 /// Connects. Takes as long as the nodes take: the caller has to bound it.
 pub(super) async fn open(settings: &CassandraSettings) -> Result<Live, StoreError> {
-    let session = builder(settings)?.build().await.map_err(|error| error::of_connect(&error))?;
+    let mut scope = Scope::new(settings);
+    let session = builder(settings, &scope)?.build().await;
+    let session = session.map_err(|error| error::of_connect(&error))?;
     let known = datacenters(&session);
     let datacenter = match &settings.local_datacenter {
         Some(wanted) if known.is_empty() || known.contains(wanted) => Some(wanted.clone()),
@@ -53,9 +69,17 @@ pub(super) async fn open(settings: &CassandraSettings) -> Result<Live, StoreErro
             let settings = CassandraSettings { local_datacenter, ..settings.clone() };
             return Box::pin(open(&settings)).await;
         }
-        None => known.into_iter().next(),
+        None => {
+            // A datacenter that is added later need not have the rows yet.
+            let only = known.into_iter().next();
+            if let Some(name) = &only {
+                scope.narrow_to(settings, name);
+            }
+            only
+        }
     };
-    let live = Live { session, datacenter };
+    let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
+    let live = Live { session, number, datacenter };
     if live.connected() == 0 {
         return Err(StoreError::Unavailable(Arc::new(live.no_node())));
     }
@@ -106,7 +130,51 @@ impl Live {
     }
 }
 
-fn builder(settings: &CassandraSettings) -> Result<SessionBuilder, StoreError> {
+/// Which nodes a session reads: those of one datacenter, as soon as it is known which.
+struct Scope {
+    filter: Arc<DatacenterFilter>,
+    profile: ExecutionProfileHandle,
+}
+
+impl Scope {
+    /// Of the datacenter that is set, or as yet of any.
+    fn new(settings: &CassandraSettings) -> Self {
+        let wanted = settings.local_datacenter.as_ref();
+        let filter = DatacenterFilter::default();
+        if let Some(name) = wanted {
+            filter.narrow_to(name);
+        }
+        Self { filter: Arc::new(filter), profile: profile(settings, wanted).into_handle() }
+    }
+
+    /// Has the session read this datacenter and no other that comes.
+    fn narrow_to(&mut self, settings: &CassandraSettings, name: &String) {
+        self.filter.narrow_to(name);
+        self.profile.map_to_another_profile(profile(settings, Some(name)));
+    }
+}
+
+/// Lets a session connect to the nodes of a datacenter; to all while none was named.
+#[derive(Default)]
+struct DatacenterFilter(OnceLock<String>);
+
+impl DatacenterFilter {
+    fn narrow_to(&self, name: &str) {
+        self.0.get_or_init(|| name.to_owned());
+    }
+
+    fn accepts(&self, datacenter: Option<&str>) -> bool {
+        self.0.get().is_none_or(|wanted| datacenter == Some(wanted))
+    }
+}
+
+impl HostFilter for DatacenterFilter {
+    fn accept(&self, peer: &Peer) -> bool {
+        self.accepts(peer.datacenter.as_deref())
+    }
+}
+
+fn builder(settings: &CassandraSettings, scope: &Scope) -> Result<SessionBuilder, StoreError> {
     let connections = NonZeroUsize::new(settings.connections).unwrap_or(NonZeroUsize::MIN);
     let mut builder = SessionBuilder::new()
         .pool_size(PoolSize::PerShard(connections))
@@ -123,9 +191,8 @@ fn builder(settings: &CassandraSettings) -> Result<SessionBuilder, StoreError> {
                 .with_application_name("larder")
                 .with_application_version(env!("CARGO_PKG_VERSION")),
         )
-        .default_execution_profile_handle(
-            profile(settings, settings.local_datacenter.as_ref()).into_handle(),
-        );
+        .host_filter(scope.filter.clone())
+        .default_execution_profile_handle(scope.profile.clone());
     for host in &settings.hosts {
         builder = match host.parse::<IpAddr>() {
             Ok(address) => builder.known_node_addr((address, settings.port).into()),
@@ -135,9 +202,6 @@ fn builder(settings: &CassandraSettings) -> Result<SessionBuilder, StoreError> {
     }
     if let Some(login) = &settings.login {
         builder = builder.user(&login.username, &login.password.0);
-    }
-    if let Some(datacenter) = &settings.local_datacenter {
-        builder = builder.host_filter(Arc::new(DcHostFilter::new(datacenter.clone())));
     }
     if let Some(settings) = &settings.tls {
         let config = tls::client_config(settings);
@@ -199,4 +263,19 @@ async fn first_datacenter(settings: &CassandraSettings, session: &Session) -> Op
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_a_datacenter_that_is_added_later_are_left_alone() {
+        let filter = DatacenterFilter::default();
+        assert!(filter.accepts(Some("one")) && filter.accepts(Some("two")) && filter.accepts(None));
+        filter.narrow_to("one");
+        filter.narrow_to("two");
+        assert!(filter.accepts(Some("one")));
+        assert!(!filter.accepts(Some("two")) && !filter.accepts(None));
+    }
 }

@@ -16,11 +16,18 @@ use crate::{
     store::StoreError,
 };
 
-/// A view's table. The statement is prepared when it is first needed, once for all readers.
+/// A view's table. The statement is prepared when it is first needed, once for all readers of a
+/// session.
 pub(super) struct Table {
     layout: CassandraView,
-    prepared: RwLock<Option<Arc<PreparedStatement>>>,
+    prepared: RwLock<Option<Prepared>>,
     preparing: Mutex<Option<Refusal>>,
+}
+
+/// A statement, and the number of the session that prepared it.
+struct Prepared {
+    statement: Arc<PreparedStatement>,
+    session: u64,
 }
 
 /// That the table could not be read: it is not asked again at once.
@@ -59,8 +66,8 @@ impl Table {
             Ok(result) => result,
             Err(error) => {
                 let failure = error::of_execution(table, &error);
-                if matches!(failure, Failure::Refused(_)) {
-                    // The table may have been dropped, or made anew.
+                // The table may have been dropped, or made anew.
+                if matches!(failure, Failure::Refused(_)) || error::is_of_other_id(&error) {
                     self.forget(&statement);
                 }
                 return Err(failure);
@@ -83,12 +90,12 @@ impl Table {
     }
 
     async fn statement(&self, live: &Live) -> Result<Arc<PreparedStatement>, Failure> {
-        if let Some(statement) = &*self.prepared.read() {
-            return Ok(Arc::clone(statement));
+        if let Some(statement) = self.prepared_by(live) {
+            return Ok(statement);
         }
         let mut refusal = self.preparing.lock().await;
-        if let Some(statement) = &*self.prepared.read() {
-            return Ok(Arc::clone(statement));
+        if let Some(statement) = self.prepared_by(live) {
+            return Ok(statement);
         }
         if let Some(refusal) = refusal.as_ref().filter(|refusal| Instant::now() < refusal.until) {
             return Err(refusal.why.clone());
@@ -97,7 +104,8 @@ impl Table {
             Ok(mut statement) => {
                 statement.set_is_idempotent(true);
                 let statement = Arc::new(statement);
-                *self.prepared.write() = Some(Arc::clone(&statement));
+                let prepared = Prepared { statement: statement.clone(), session: live.number };
+                *self.prepared.write() = Some(prepared);
                 *refusal = None;
                 Ok(statement)
             }
@@ -114,10 +122,17 @@ impl Table {
         }
     }
 
+    /// The statement that this session prepared, or a later one.
+    fn prepared_by(&self, live: &Live) -> Option<Arc<PreparedStatement>> {
+        let prepared = self.prepared.read();
+        let prepared = prepared.as_ref().filter(|prepared| prepared.session >= live.number);
+        prepared.map(|prepared| prepared.statement.clone())
+    }
+
     /// Drops a statement, unless it was replaced meanwhile.
     fn forget(&self, statement: &Arc<PreparedStatement>) {
         let mut prepared = self.prepared.write();
-        if prepared.as_ref().is_some_and(|known| Arc::ptr_eq(known, statement)) {
+        if prepared.as_ref().is_some_and(|known| Arc::ptr_eq(&known.statement, statement)) {
             *prepared = None;
         }
     }

@@ -109,7 +109,8 @@ impl OnlineStore for DynamoDbStore {
         while let Ok(Some(ended)) = timeout_at(until + margin / 2, calls.join_next()).await {
             match ended {
                 Ok(Settled::Rows(outcomes)) => rows.put(outcomes),
-                Ok(Settled::Apart(batches)) => {
+                Ok(Settled::Apart(outcomes, batches)) => {
+                    rows.put(outcomes);
                     for batch in batches {
                         calls.spawn(self.shared.clone().settle(batch, until));
                     }
@@ -129,8 +130,8 @@ impl OnlineStore for DynamoDbStore {
 /// What became of a batch.
 enum Settled {
     Rows(Vec<Outcome>),
-    /// One of its tables cannot be read: each is to be asked for itself.
-    Apart(Vec<Batch>),
+    /// One of the tables that are left cannot be read: each is to be asked for itself.
+    Apart(Vec<Outcome>, Vec<Batch>),
 }
 
 impl Shared {
@@ -156,8 +157,8 @@ impl Shared {
                 Err(Failure::Throttled) => {}
                 Err(Failure::Tables(error)) => {
                     let tables = batch.tables();
-                    if tables.len() > 1 && outcomes.is_empty() {
-                        return Settled::Apart(batch.split().collect());
+                    if tables.len() > 1 {
+                        return Settled::Apart(outcomes, batch.split().collect());
                     }
                     tables.into_iter().for_each(|table| self.apart.insert(table, ()));
                     outcomes.extend(batch.fail(&error));

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, sync::Arc};
 
-use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
+use redis::{RedisError, ServerError, ServerErrorKind};
 
 use super::{RedisAddress, StoreError};
 
@@ -80,8 +80,11 @@ pub(super) fn unavailable(fault: Fault) -> StoreError {
 
 /// Sorts an answer of the server.
 pub(super) fn of_server(error: &ServerError) -> StoreError {
-    let fault = Arc::new(Fault::Answered(error.to_string()));
-    if is_passing(error) { StoreError::Unavailable(fault) } else { StoreError::Refused(fault) }
+    sorted(error, Fault::Answered(error.to_string()))
+}
+
+fn sorted(error: &ServerError, fault: Fault) -> StoreError {
+    if is_passing(error) { unavailable(fault) } else { StoreError::Refused(Arc::new(fault)) }
 }
 
 /// Sorts a failed attempt to connect.
@@ -90,15 +93,13 @@ pub(super) fn of_connect(address: &RedisAddress, source: RedisError) -> StoreErr
     if is_tls(&source) {
         return StoreError::Refused(Arc::new(Fault::Tls { address, source: Box::new(source) }));
     }
-    let refused = match source.kind() {
-        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => true,
-        // SELECT, the only other command that a login has, names a database that is not there.
-        ErrorKind::Server(kind) => !is_passing_kind(kind),
-        ErrorKind::Extension => true,
-        _ => false,
-    };
-    let fault = Arc::new(Fault::Connect { address, source });
-    if refused { StoreError::Refused(fault) } else { StoreError::Unavailable(fault) }
+    unavailable(Fault::Connect { address, source })
+}
+
+/// Sorts an answer to a login.
+pub(super) fn of_login(address: &RedisAddress, error: &ServerError) -> StoreError {
+    let fault = Fault::Connect { address: address.clone(), source: error.clone().into() };
+    sorted(error, fault)
 }
 
 /// The error of a server that is part of a cluster, and was not taken for one.

@@ -24,6 +24,29 @@ pub(super) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) ->
     outputs.into_iter().flatten().collect()
 }
 
+/// The first success, without waiting for the rest, or the failure that came last. None of none.
+pub(super) async fn first_ok<T, E>(
+    futures: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
+) -> Option<Result<T, E>> {
+    let mut waiting: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut failed = None;
+    poll_fn(|context| {
+        let mut place = 0;
+        while place < waiting.len() {
+            match waiting[place].as_mut().poll(context) {
+                Poll::Pending => place += 1,
+                Poll::Ready(Ok(success)) => return Poll::Ready(Some(Ok(success))),
+                Poll::Ready(Err(error)) => {
+                    failed = Some(Err(error));
+                    drop(waiting.swap_remove(place));
+                }
+            }
+        }
+        if waiting.is_empty() { Poll::Ready(failed.take()) } else { Poll::Pending }
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -42,5 +65,20 @@ mod tests {
         assert_eq!(join_all(seconds).await, [3, 1, 2]);
         assert_eq!(began.elapsed().as_secs(), 3);
         assert!(join_all(Vec::<std::future::Ready<()>>::new()).await.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_success_is_enough_and_the_last_failure_is_told() {
+        let after = |outcomes: [(u64, Result<u8, u8>); 3]| {
+            first_ok(outcomes.map(|(seconds, outcome)| async move {
+                sleep(Duration::from_secs(seconds)).await;
+                outcome
+            }))
+        };
+        let began = Instant::now();
+        assert_eq!(after([(1, Err(1)), (9, Ok(9)), (2, Ok(2))]).await, Some(Ok(2)));
+        assert_eq!(began.elapsed().as_secs(), 2);
+        assert_eq!(after([(1, Err(1)), (3, Err(3)), (2, Err(2))]).await, Some(Err(3)));
+        assert_eq!(first_ok(Vec::<std::future::Ready<Result<u8, u8>>>::new()).await, None);
     }
 }

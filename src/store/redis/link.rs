@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::{
     RedisAccess, RedisAddress, StoreError,
-    connect::{Driver, connect, never_answered, tls_error},
+    connect::{Driver, connect, drive_while, never_answered},
     error::{self, Fault, unavailable},
     health::Health,
     role::{self, Duty, Role},
@@ -79,8 +79,8 @@ pub(super) struct Live {
 enum End {
     /// It never came to be.
     Failed(StoreError),
-    /// It was used, and broke.
-    Lost(StoreError),
+    /// It was used, for so long, and broke.
+    Lost(StoreError, Duration),
     /// Nobody wants it any more.
     Retired,
 }
@@ -90,6 +90,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often a server is asked for its role, if it must have one.
 const ROLE_CHECK: Duration = Duration::from_secs(1);
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
+/// After a connection that lasted so long, pauses begin anew.
+const STEADY: Duration = Duration::from_secs(1);
 /// How long a connection that is not wanted any more waits for reads that have longer deadlines
 /// than anyone should.
 const MAX_FAREWELL: Duration = Duration::from_secs(60);
@@ -175,8 +177,10 @@ impl Shared {
         loop {
             let error = match self.connect_and_drive().await {
                 End::Failed(error) => error,
-                End::Lost(error) => {
-                    pause = pauses.build();
+                End::Lost(error, lasted) => {
+                    if lasted >= STEADY {
+                        pause = pauses.build();
+                    }
                     error
                 }
                 End::Retired => return,
@@ -205,6 +209,7 @@ impl Shared {
             () = self.retired.cancelled() => return End::Retired,
         };
         info!(%address, ?duty, "connected to redis");
+        let connected = Instant::now();
         self.state.send_replace(State::Up(live.clone()));
         let why = tokio::select! {
             biased;
@@ -215,7 +220,7 @@ impl Shared {
         };
         if let Some(error) = why {
             warn!(%address, why = error.chain(), "lost the connection to redis");
-            return End::Lost(error);
+            return End::Lost(error, connected.elapsed());
         }
         // Whoever reads holds the connection, and the driver ends once nobody does.
         self.state.send_replace(State::Down(self.lost("the server is not used any more")));
@@ -229,16 +234,8 @@ impl Shared {
         let Endpoint { address, access, .. } = &self.endpoint;
         let (connection, mut driver) = connect(address, access).await?;
         let live = Live { connection, health: Arc::new(Health::default()) };
-        let greeted = tokio::select! {
-            // First, since what was asked fails with the connection.
-            biased;
-            why = &mut driver => Err(match why {
-                Some(of_tls) => tls_error(address, of_tls),
-                None => self.lost("the server closed it at once"),
-            }),
-            greeted = self.greet(&live, Instant::now() + access.connect_timeout) => greeted,
-        };
-        match greeted {
+        let greeting = self.greet(&live, Instant::now() + access.connect_timeout);
+        match drive_while(&mut driver, address, greeting).await.flatten() {
             Ok(()) => Ok((live, driver)),
             Err(StoreError::TimedOut) => Err(never_answered(address)),
             Err(error) => Err(error),

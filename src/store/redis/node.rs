@@ -1,7 +1,7 @@
 //! One server, on a few connections; and all servers that are in use.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,6 +21,7 @@ use super::{
     error::Fault,
     link::{Endpoint, Link, Live, State},
     role::Duty,
+    shard::Shard,
 };
 
 /// A server. Connects in the background from its first use on.
@@ -54,10 +55,10 @@ impl Node {
 
     /// A connection that works, as far as is known; the first one is waited for until `until`.
     async fn connection(&self, until: Instant) -> Result<Live, StoreError> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.links.len();
+        let mut links = self.in_turn().peekable();
+        let first = *links.peek().expect("a node has a link");
         let mut failed = None;
-        let (after, before) = (&self.links[first..], &self.links[..first]);
-        for link in after.iter().chain(before) {
+        for link in links {
             match link.state() {
                 State::Up(live) => return Ok(live),
                 State::Starting => {}
@@ -66,11 +67,18 @@ impl Node {
         }
         match failed {
             Some(error) => Err(error),
-            None => match timeout_at(until, self.links[first].settled()).await {
+            None => match timeout_at(until, first.settled()).await {
                 Ok(settled) => settled,
-                Err(_) => Err(self.links[first].never_connected()),
+                Err(_) => Err(first.never_connected()),
             },
         }
+    }
+
+    /// All links, each time from another one on.
+    fn in_turn(&self) -> impl Iterator<Item = &Link> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.links.len();
+        let (before, after) = self.links.split_at(first);
+        after.iter().chain(before)
     }
 
     /// Whether there is a connection. Begins to connect if there never was.
@@ -85,7 +93,8 @@ impl Node {
 
     /// Asks for a sign of life, after another attempt to connect if there is no connection.
     pub(super) async fn probe(&self, until: Instant) -> Result<(), StoreError> {
-        let up = self.links.iter().find_map(|link| match link.state() {
+        // One that is dead and not known to be must not fail all probes.
+        let up = self.in_turn().find_map(|link| match link.state() {
             State::Up(live) => Some(live),
             _ => None,
         });
@@ -115,8 +124,10 @@ pub(super) struct Pool {
     nodes: Mutex<HashMap<(RedisAddress, Duty), Arc<Node>>>,
 }
 
-/// More servers than the largest cluster that its makers speak of.
-const MAX_NODES: usize = 1024;
+/// More servers than the largest cluster has that its makers speak of.
+pub(super) const MAX_SERVERS: usize = 1024;
+/// Those of a cluster and of the one that takes its place, and a few that redirections name.
+const MAX_NODES: usize = 2 * MAX_SERVERS + 64;
 
 impl Pool {
     /// A pool without servers. `alarm` is told when one of them is lost.
@@ -156,8 +167,10 @@ impl Pool {
         Ok(node)
     }
 
-    /// Lets go of servers that are not used any more; reads under way may finish.
-    pub(super) fn retain(&self, used: impl Fn(&Arc<Node>) -> bool) {
-        self.nodes.lock().retain(|_, node| used(node));
+    /// Lets go of servers that are not of these shards; reads under way may finish.
+    pub(super) fn retain_only<'a>(&self, shards: impl IntoIterator<Item = &'a Shard>) {
+        let nodes = shards.into_iter().flat_map(|shard| shard.master.iter().chain(&shard.replicas));
+        let used: HashSet<_> = nodes.map(Arc::as_ptr).collect();
+        self.nodes.lock().retain(|_, node| used.contains(&Arc::as_ptr(node)));
     }
 }

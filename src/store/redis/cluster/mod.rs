@@ -18,7 +18,7 @@ use super::{
     RedisAddress, RedisSettings, StoreError,
     error::{Fault, of_node, unavailable},
     follow::Follower,
-    join::join_all,
+    join::{first_ok, join_all},
     plan::{HashReply, Plan},
     role::Duty,
     shard::{Outcome, Shard, ask_importing, ask_owner},
@@ -84,15 +84,9 @@ impl Cluster {
     pub(super) async fn probe(&self, until: Instant) -> Result<(), StoreError> {
         self.follower.alarm();
         let topology = self.topology(until).await?;
+        let nobody = || unavailable(Fault::Protocol("a map of slots without nodes"));
         let masters = topology.masters().map(|node| node.probe(until));
-        let mut failed = unavailable(Fault::Protocol("a map of slots without nodes"));
-        for outcome in join_all(masters).await {
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        first_ok(masters).await.unwrap_or_else(|| Err(nobody()))
     }
 
     async fn topology(&self, until: Instant) -> Result<Arc<Topology>, StoreError> {
@@ -177,9 +171,9 @@ impl Cluster {
         if replies.iter().all(Result::is_ok) {
             return;
         }
-        // One node that is silent may be the only one that was asked.
+        // Nodes that are silent may be the only ones that were asked.
         let all_silent = replies.iter().all(|reply| matches!(reply, Err(StoreError::TimedOut)));
-        if all_silent && (asked > 1 || topology.shards.len() == 1) {
+        if all_silent && asked == topology.shards.len() {
             return;
         }
         let any_is_up = topology.masters().any(|node| node.is_up());

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt};
 
 use redis::Value;
 
-use super::super::{RedisAddress, error::Fault, role::text, shard::address};
+use super::super::{RedisAddress, error::Fault, node::MAX_SERVERS, role::text, shard::address};
 
 /// Slots of a cluster.
 pub(super) const SLOTS: usize = 16384;
@@ -12,10 +12,7 @@ pub(super) const SLOTS: usize = 16384;
 /// A slot without servers.
 const NOBODY: u16 = u16::MAX;
 
-/// More than a cluster has that its makers would run, and far less than would take up memory.
-const MAX_SERVERS: usize = 4096;
-
-/// Who holds which slots.
+/// Who holds which slots: equal to another that says the same, in whatever order it was told.
 #[derive(PartialEq, Eq)]
 pub(super) struct SlotMap {
     /// For each slot the place of its servers, or `NOBODY`.
@@ -39,8 +36,13 @@ impl SlotMap {
     /// [[first, last, [master's host, port, ...], [replica's host, port, ...] ...] ...]
     /// ```
     ///
-    /// A server whose host is not known is left out; what is no such reply is refused.
-    pub(super) fn parse(reply: &Value, asked: &RedisAddress) -> Result<Self, Fault> {
+    /// A server whose host is not known is left out, as are replicas that nobody wants; what is no
+    /// such reply is refused.
+    pub(super) fn parse(
+        reply: &Value,
+        asked: &RedisAddress,
+        wants_replicas: bool,
+    ) -> Result<Self, Fault> {
         let Value::Array(ranges) = reply else {
             return Err(Fault::Protocol("no array for CLUSTER SLOTS"));
         };
@@ -50,8 +52,13 @@ impl SlotMap {
         let mut map = Self { owners: vec![NOBODY; SLOTS].into(), shards: Vec::new() };
         let mut places = HashMap::new();
         let mut servers = 0;
-        for range in ranges {
-            let (first, last, holders) = parse_range(range, asked)?;
+        let ranges = ranges.iter().map(|range| parse_range(range, asked));
+        let mut ranges = ranges.collect::<Result<Vec<_>, _>>()?;
+        ranges.sort_by_key(|(first, ..)| *first);
+        for (first, last, mut holders) in ranges {
+            if !wants_replicas {
+                holders.replicas.clear();
+            }
             let place = match places.get(&holders) {
                 Some(place) => *place,
                 None => {
@@ -102,7 +109,10 @@ fn parse_range(range: &Value, asked: &RedisAddress) -> Result<(usize, usize, Ser
     let mut servers = servers.iter().map(|server| parse_server(server, asked));
     let master = servers.next().transpose()?.flatten();
     let replicas: Result<Vec<_>, _> = servers.filter_map(Result::transpose).collect();
-    Ok((first, last, Servers { master, replicas: replicas? }))
+    let mut replicas = replicas?;
+    replicas.sort_unstable();
+    replicas.dedup();
+    Ok((first, last, Servers { master, replicas }))
 }
 
 /// None if it is a server whose address is not known.
@@ -176,7 +186,7 @@ mod tests {
     }
 
     fn parse(ranges: Vec<Value>) -> Result<SlotMap, String> {
-        SlotMap::parse(&Value::Array(ranges), &asked()).map_err(|fault| fault.to_string())
+        SlotMap::parse(&Value::Array(ranges), &asked(), true).map_err(|fault| fault.to_string())
     }
 
     fn master(map: &SlotMap, slot: u16) -> Option<String> {
@@ -218,6 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn the_order_in_which_a_map_is_told_does_not_matter() {
+        let servers = |ports: [i64; 4]| ports.map(|port| server(bulk("h"), port)).to_vec();
+        let ranges = |replicas: [i64; 3], others: [i64; 3]| {
+            let ([a, b, c], [d, e, f]) = (replicas, others);
+            vec![range(0, 99, servers([1, a, b, c])), range(100, 199, servers([2, d, e, f]))]
+        };
+        let (one, mut other) = (ranges([3, 4, 5], [6, 7, 8]), ranges([5, 3, 4], [8, 7, 6]));
+        other.reverse();
+        assert_eq!(parse(one.clone()), parse(other));
+        assert_ne!(parse(one.clone()), parse(ranges([3, 4, 9], [6, 7, 8])));
+        let masters = |ranges| SlotMap::parse(&Value::Array(ranges), &asked(), false).ok();
+        assert_eq!(masters(one), masters(ranges([3, 4, 9], [6, 7, 8])));
+    }
+
+    #[test]
     fn a_host_that_is_not_said_is_the_one_that_was_asked() {
         for host in [Value::Nil, bulk("")] {
             let map = parse(vec![range(0, 1, vec![server(host, 6380)])]).unwrap();
@@ -255,7 +280,7 @@ mod tests {
         ] {
             assert!(parse(ranges.clone()).is_err(), "{ranges:?}");
         }
-        assert!(SlotMap::parse(&Value::Okay, &asked()).is_err());
+        assert!(SlotMap::parse(&Value::Okay, &asked(), true).is_err());
         let many = |count| (0..count).map(|port| server(bulk("h"), port)).collect();
         assert!(parse(vec![range(0, 5, many(5000))]).is_err());
         assert!(parse(vec![]).unwrap().is_empty());
@@ -279,7 +304,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_reply_is_a_map_or_refused(reply in any_value()) {
-            if let Ok(map) = SlotMap::parse(&reply, &asked()) {
+            if let Ok(map) = SlotMap::parse(&reply, &asked(), true) {
                 for slot in 0..SLOTS as u16 {
                     prop_assert!(map.owner(slot).is_none_or(|owner| owner < map.shards.len()));
                 }

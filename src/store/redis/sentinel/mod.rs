@@ -3,7 +3,6 @@
 mod replies;
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,15 +11,12 @@ use std::{
 };
 
 use redis::{Pipeline, Value};
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::Notify, time::Instant};
 use tracing::info;
 
 use super::{
     RedisAddress, RedisReadFrom, RedisSentinels, RedisSettings, StoreError,
-    connect::{connect, never_answered},
+    connect::{ask_once, never_answered},
     error::{self, Fault, unavailable},
     follow::{Follower, Scout},
     node::{Node, Pool},
@@ -89,21 +85,10 @@ impl Topology {
 impl SentinelScout {
     async fn ask(&self, sentinel: &RedisAddress) -> Result<Found, StoreError> {
         let RedisSentinels { access, master: name, .. } = &self.settings;
-        let (mut connection, mut driver) = connect(sentinel, access).await?;
         let mut questions = Pipeline::with_capacity(2);
         questions.cmd("SENTINEL").arg("MASTER").arg(name);
         questions.cmd("SENTINEL").arg("REPLICAS").arg(name);
-        let ask = connection.send_packed_commands(&questions, 0, questions.len());
-        let ask = timeout_at(Instant::now() + access.connect_timeout, ask);
-        let answers = tokio::select! {
-            answers = ask => answers,
-            _ = &mut driver => {
-                let why = "the sentinel closed it at once";
-                return Err(unavailable(Fault::Lost { address: sentinel.clone(), why }));
-            }
-        };
-        let answers = answers.map_err(|_| never_answered(sentinel))?;
-        let answers = answers.map_err(|source| error::of_connect(sentinel, source))?;
+        let answers = ask_once(sentinel, access, &questions).await?;
         self.found(&answers, sentinel)
     }
 
@@ -144,10 +129,9 @@ impl SentinelScout {
         let replicas = replicas.collect::<Result<Vec<_>, _>>().map_err(too_many)?;
         let shard = Shard::new(Some(master), replicas);
         shard.start();
-        let used: HashSet<_> =
-            shard.master.iter().chain(&shard.replicas).map(Arc::as_ptr).collect();
-        self.pool.retain(|node| used.contains(&Arc::as_ptr(node)));
-        drop(used);
+        self.pool.retain_only([&shard]);
+        let replicas = shard.replicas.len();
+        info!(master = %found.master, replicas, "sentinels name the master");
         Ok(Topology { found, shard })
     }
 }
@@ -161,8 +145,9 @@ impl Scout for SentinelScout {
     async fn look(&self, known: Option<Arc<Topology>>) -> Result<Arc<Topology>, StoreError> {
         let sentinels = &self.settings.sentinels;
         let first = self.next.fetch_add(1, Ordering::Relaxed) % sentinels.len();
-        let (after, before) = (&sentinels[first..], &sentinels[..first]);
+        let (before, after) = sentinels.split_at(first);
         let mut failed: Option<StoreError> = None;
+        let mut behind: Vec<Found> = Vec::new();
         for sentinel in after.iter().chain(before) {
             let found = match self.ask(sentinel).await {
                 Ok(found) => found,
@@ -176,22 +161,49 @@ impl Scout for SentinelScout {
             };
             match &known {
                 Some(known) if known.found == found => return Ok(known.clone()),
-                // This sentinel has not heard of the last failover. If all had to start anew, the
-                // master that was known is not there either.
+                // Without the master that was known, what this sentinel says is better than nothing.
                 Some(known) if found.epoch < known.found.epoch && known.master().is_up() => {
                     let why = "has not heard of the last failover";
                     failed = Some(unavailable(Fault::Sentinel { address: sentinel.clone(), why }));
+                    behind.push(found);
                 }
-                _ => {
-                    let topology = self.connect_to(found)?;
-                    let (master, replicas) =
-                        (&topology.found.master, topology.shard.replicas.len());
-                    info!(%master, replicas, "sentinels name the master");
-                    return Ok(Arc::new(topology));
-                }
+                _ => return self.connect_to(found).map(Arc::new),
             }
         }
         let nobody = || unavailable(Fault::Protocol("no answer of any sentinel"));
-        Err(failed.unwrap_or_else(nobody))
+        match started_anew(behind, sentinels.len()) {
+            Some(found) => self.connect_to(found).map(Arc::new),
+            None => Err(failed.unwrap_or_else(nobody)),
+        }
+    }
+}
+
+/// What sentinels say that have all forgotten how many failovers there were, as they do after a
+/// reset: that more than half of them agree. Pure.
+fn started_anew(behind: Vec<Found>, sentinels: usize) -> Option<Found> {
+    let agree = behind.windows(2).all(|two| two[0].master == two[1].master);
+    let are_most = 2 * behind.len() > sentinels;
+    behind.into_iter().max_by_key(|found| found.epoch).filter(|_| agree && are_most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentinels_that_have_forgotten_all_are_believed_if_most_agree() {
+        let found = |port, epoch| {
+            let master = RedisAddress { host: "h".into(), port };
+            Found { master, epoch, replicas: Vec::new() }
+        };
+        let port = |behind: &[Found], sentinels| {
+            started_anew(behind.to_vec(), sentinels).map(|found| found.master.port)
+        };
+        assert_eq!(port(&[found(1, 0), found(1, 2)], 3), Some(1));
+        assert_eq!(port(&[found(1, 0)], 1), Some(1));
+        assert_eq!(port(&[found(1, 0)], 3), None, "it may be cut off");
+        assert_eq!(port(&[found(1, 0)], 2), None);
+        assert_eq!(port(&[found(1, 0), found(2, 0), found(1, 0)], 3), None);
+        assert_eq!(port(&[], 1), None);
     }
 }

@@ -15,6 +15,8 @@ mod settings;
 mod silence;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "redis", feature = "cassandra"))]
+mod state;
 
 use std::{error::Error, sync::Arc};
 

@@ -1,22 +1,17 @@
 //! The session with a cluster, kept up in the background.
 //!
-//! ```text
-//! Starting --> Up <--> Down(why)
-//! ```
-//!
 //! A task of its own connects, watches whether any node is left, and connects anew when none is,
 //! with pauses that grow: that also asks DNS again. A node that is gone while others are left is
-//! the driver's to find again. Readers look at the state and never wait for an attempt, except for
-//! the first.
+//! the driver's to find again.
 
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder;
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     task::AbortHandle,
     time::{Instant, sleep, timeout},
 };
@@ -27,6 +22,7 @@ use super::{
     error::Fault,
     session::{self, Live},
 };
+use crate::store::state::{State, StateCell, pauses};
 
 /// A session that is kept up from its first use until it is dropped.
 pub(super) struct Link {
@@ -36,20 +32,9 @@ pub(super) struct Link {
 
 struct Shared {
     settings: Arc<CassandraSettings>,
-    state: watch::Sender<State>,
+    state: StateCell<Arc<Live>>,
     hurry: Notify,
     trouble: Notify,
-}
-
-/// What is known of the session.
-#[derive(Clone)]
-pub(super) enum State {
-    /// The first attempt to connect is under way.
-    Starting,
-    /// There is a session, and a node to ask.
-    Up(Arc<Live>),
-    /// There is none; attempts go on.
-    Down(StoreError),
 }
 
 /// An attempt connects to a node, learns about the cluster, and connects to the others.
@@ -65,33 +50,27 @@ const STEADY: Duration = Duration::from_secs(1);
 
 impl Link {
     pub(super) fn new(settings: Arc<CassandraSettings>) -> Self {
-        let state = watch::Sender::new(State::Starting);
+        let state = StateCell::new();
         let shared = Shared { settings, state, hurry: Notify::new(), trouble: Notify::new() };
         Self { shared: Arc::new(shared), task: OnceLock::new() }
     }
 
     /// The state now. The first call begins to connect.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> State<Arc<Live>> {
         self.start();
-        self.shared.state.borrow().clone()
+        self.shared.state.now()
     }
 
     /// The end of the first attempt to connect, or what it is by now.
     pub(super) async fn settled(&self) -> Result<Arc<Live>, StoreError> {
         self.start();
-        let mut state = self.shared.state.subscribe();
-        let state = state.wait_for(|state| !matches!(state, State::Starting)).await;
-        state.expect("the sender lives as long as self").clone().into_result()
+        self.shared.state.settled().await
     }
 
     /// The end of the attempt to connect that is under way or comes next.
     pub(super) async fn outcome(&self) -> Result<Arc<Live>, StoreError> {
         self.start();
-        let mut state = self.shared.state.subscribe();
-        if !matches!(*state.borrow_and_update(), State::Up(_)) {
-            state.changed().await.expect("the sender lives as long as self");
-        }
-        state.borrow().clone().into_result()
+        self.shared.state.outcome().await
     }
 
     /// Ends the pause between two attempts, unless the last was refused.
@@ -125,34 +104,24 @@ impl Drop for Link {
     }
 }
 
-impl State {
-    fn into_result(self) -> Result<Arc<Live>, StoreError> {
-        match self {
-            Self::Up(live) => Ok(live),
-            Self::Down(error) => Err(error),
-            Self::Starting => Err(StoreError::TimedOut),
-        }
-    }
-}
-
 impl Shared {
     /// Connects, again and again. Ends with the link.
     async fn keep_up(&self) {
-        let max_pause = self.settings.max_backoff.max(2 * MIN_BACKOFF) / 2;
-        let mut pauses = backoff(MIN_BACKOFF, max_pause).build();
-        let mut refused = backoff(MIN_REFUSED_BACKOFF, MAX_REFUSED_BACKOFF / 2).build();
+        let usual = pauses(MIN_BACKOFF, self.settings.max_backoff);
+        let after_refusals = pauses(MIN_REFUSED_BACKOFF, MAX_REFUSED_BACKOFF);
+        let (mut pauses, mut refused) = (usual.build(), after_refusals.build());
         loop {
             let (error, lasted) = self.connect_and_watch().await;
             if lasted >= STEADY {
-                pauses = backoff(MIN_BACKOFF, max_pause).build();
+                pauses = usual.build();
             }
             let is_refusal = matches!(error, StoreError::Refused(_));
-            self.state.send_replace(State::Down(error));
+            self.state.set(State::Down(error));
             if is_refusal {
                 sleep(refused.next().unwrap_or(MAX_REFUSED_BACKOFF)).await;
                 continue;
             }
-            refused = backoff(MIN_REFUSED_BACKOFF, MAX_REFUSED_BACKOFF / 2).build();
+            refused = after_refusals.build();
             tokio::select! {
                 () = sleep(pauses.next().unwrap_or(self.settings.max_backoff)) => {}
                 () = self.hurry.notified() => {}
@@ -175,7 +144,7 @@ impl Shared {
             "connected to cassandra",
         );
         let began = Instant::now();
-        self.state.send_replace(State::Up(live.clone()));
+        self.state.set(State::Up(live.clone()));
         while live.connected() > 0 {
             tokio::select! {
                 () = sleep(LOOK) => {}
@@ -190,13 +159,4 @@ impl Shared {
         let hosts = self.settings.hosts.join(", ");
         StoreError::Unavailable(Arc::new(Fault::ConnectTimeout { hosts }))
     }
-}
-
-/// Pauses that grow from `min` to `max`, with a jitter of up to as much again.
-fn backoff(min: Duration, max: Duration) -> ExponentialBuilder {
-    ExponentialBuilder::new()
-        .with_min_delay(min)
-        .with_max_delay(max)
-        .without_max_times()
-        .with_jitter()
 }

@@ -21,11 +21,13 @@ use tokio::{
 
 use self::{
     error::Failure,
-    link::{Link, State},
+    link::Link,
     session::Live,
     table::{Answer, Table},
 };
-use super::{CassandraSettings, OnlineStore, ReadOptions, Rows, StoreError, ViewKeys, fail_all};
+use super::{
+    CassandraSettings, OnlineStore, ReadOptions, Rows, StoreError, ViewKeys, fail_all, state::State,
+};
 use crate::model::{FeatureView, ViewId};
 
 /// A cluster of Cassandra or ScyllaDB.

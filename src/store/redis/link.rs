@@ -1,22 +1,17 @@
 //! One connection to one server, kept up in the background.
 //!
-//! ```text
-//! Starting --> Up <--> Down(why)
-//! ```
-//!
 //! A task of its own connects, drives the connection, notices that it broke, and connects again,
-//! with pauses that grow. Readers look at the state and never wait for an attempt, except for the
-//! first.
+//! with pauses that grow.
 
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder;
 use redis::{Pipeline, Value, aio::MultiplexedConnection};
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,6 +24,7 @@ use super::{
     health::Health,
     role::{self, Duty, Role},
 };
+use crate::store::state::{State, StateCell, pauses};
 
 /// A connection that is kept up from its first use until it is dropped.
 ///
@@ -52,20 +48,9 @@ pub(super) struct Endpoint {
 
 struct Shared {
     endpoint: Endpoint,
-    state: watch::Sender<State>,
+    state: StateCell<Live>,
     hurry: Notify,
     retired: CancellationToken,
-}
-
-/// What is known of the connection.
-#[derive(Clone)]
-pub(super) enum State {
-    /// The first attempt to connect is under way.
-    Starting,
-    /// There is a connection.
-    Up(Live),
-    /// There is none; attempts go on.
-    Down(StoreError),
 }
 
 /// A connection that was there when it was asked for. Cheap to clone.
@@ -98,34 +83,28 @@ const MAX_FAREWELL: Duration = Duration::from_secs(60);
 
 impl Link {
     pub(super) fn new(endpoint: Endpoint) -> Self {
-        let state = watch::Sender::new(State::Starting);
+        let state = StateCell::new();
         let (hurry, retired) = (Notify::new(), CancellationToken::new());
         let shared = Arc::new(Shared { endpoint, state, hurry, retired });
         Self { shared, begun: OnceLock::new() }
     }
 
     /// The state now. The first call begins to connect.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> State<Live> {
         self.start();
-        self.shared.state.borrow().clone()
+        self.shared.state.now()
     }
 
     /// The end of the first attempt to connect, or what it is by now.
     pub(super) async fn settled(&self) -> Result<Live, StoreError> {
         self.start();
-        let mut state = self.shared.state.subscribe();
-        let state = state.wait_for(|state| !matches!(state, State::Starting)).await;
-        state.expect("the sender lives as long as self").clone().into_result()
+        self.shared.state.settled().await
     }
 
     /// The end of the attempt to connect that is under way or comes next.
     pub(super) async fn outcome(&self) -> Result<Live, StoreError> {
         self.start();
-        let mut state = self.shared.state.subscribe();
-        if !matches!(*state.borrow_and_update(), State::Up(_)) {
-            state.changed().await.expect("the sender lives as long as self");
-        }
-        state.borrow().clone().into_result()
+        self.shared.state.outcome().await
     }
 
     /// Ends the pause between two attempts.
@@ -153,26 +132,10 @@ impl Drop for Link {
     }
 }
 
-impl State {
-    fn into_result(self) -> Result<Live, StoreError> {
-        match self {
-            Self::Up(live) => Ok(live),
-            Self::Down(error) => Err(error),
-            Self::Starting => Err(StoreError::TimedOut),
-        }
-    }
-}
-
 impl Shared {
     /// Connects, again and again. Ends with the link.
     async fn keep_up(&self) {
-        let max_pause = self.endpoint.max_backoff.max(2 * MIN_BACKOFF) / 2;
-        // The jitter adds up to as much again.
-        let pauses = ExponentialBuilder::new()
-            .with_min_delay(MIN_BACKOFF)
-            .with_max_delay(max_pause)
-            .without_max_times()
-            .with_jitter();
+        let pauses = pauses(MIN_BACKOFF, self.endpoint.max_backoff);
         let mut pause = pauses.build();
         loop {
             let error = match self.connect_and_drive().await {
@@ -185,7 +148,7 @@ impl Shared {
                 }
                 End::Retired => return,
             };
-            self.state.send_replace(State::Down(error));
+            self.state.set(State::Down(error));
             if let Some(alarm) = &self.endpoint.alarm {
                 alarm.notify_one();
             }
@@ -210,7 +173,7 @@ impl Shared {
         };
         info!(%address, ?duty, "connected to redis");
         let connected = Instant::now();
-        self.state.send_replace(State::Up(live.clone()));
+        self.state.set(State::Up(live.clone()));
         let why = tokio::select! {
             biased;
             _ = &mut driver => Some(self.lost("the server closed it")),
@@ -223,7 +186,7 @@ impl Shared {
             return End::Lost(error, connected.elapsed());
         }
         // Whoever reads holds the connection, and the driver ends once nobody does.
-        self.state.send_replace(State::Down(self.lost("the server is not used any more")));
+        self.state.set(State::Down(self.lost("the server is not used any more")));
         drop(live);
         let _ = timeout(MAX_FAREWELL, driver).await;
         End::Retired

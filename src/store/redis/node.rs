@@ -19,10 +19,11 @@ use tokio::{
 use super::{
     RedisAccess, RedisAddress, RedisSettings, StoreError,
     error::Fault,
-    link::{Endpoint, Link, Live, State},
+    link::{Endpoint, Link, Live},
     role::Duty,
     shard::Shard,
 };
+use crate::store::state::State;
 
 /// A server. Connects in the background from its first use on.
 pub(super) struct Node {

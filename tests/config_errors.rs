@@ -682,6 +682,11 @@ fn what_is_wrong_with_stores_and_routes_is_said_with_its_place() {
     }
     assert_eq!(errors.len(), 8, "{errors:#?}");
 
+    let token = "registry: {token_file: t}\n";
+    let warnings = Repo::new(MINIMAL, Some(token)).load().warnings;
+    let expected = "larder.yaml:1:24: registry.token_file: is not used";
+    assert!(warnings[0].to_string().starts_with(expected), "{warnings:?}");
+
     let unused = "stores: {spare: {online_store: sqlite}}\n";
     let warnings = Repo::new(MINIMAL, Some(unused)).load().warnings;
     assert!(warnings[0].to_string().contains("stores.spare: is not used"), "{warnings:?}");

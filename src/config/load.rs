@@ -16,7 +16,7 @@ use crate::{
     api::{ApiSettings, TtlOnReadByApi},
     net::ListenAddress,
     proxy::{self, Freshness, FreshnessTable, RequestLimits},
-    registry::FetchLimits,
+    registry::{FetchLimits, RegistrySettings},
 };
 
 /// The default bound of the cache, where the container's limit allows.
@@ -56,6 +56,11 @@ impl Config {
         let others = stores::read_others(&mut checks, &file, &repo, surroundings);
         let feast = feast.map(|(settings, stores)| {
             let stores = stores::combine(&mut checks, &file, settings.versioning, stores, others);
+            let is_remote = matches!(settings.registry, RegistrySettings::Remote(_));
+            if file.registry.token_file != PathOrOff::Off && !is_remote {
+                let message = "is not used: the registry is not Feast's registry server";
+                checks.warn("registry.token_file", message);
+            }
             (settings, stores)
         });
         match feast {

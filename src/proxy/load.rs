@@ -88,9 +88,11 @@ impl Loader {
                     }
                 }
             }
-            let rows = landed.iter().filter(|(_, loaded)| is_row(loaded)).count();
-            if !turn.is_first && rows > 0 {
-                self.metrics.spare_rows(store.name(), rows as u64);
+            if !turn.is_first {
+                let rows = landed.iter().filter(|(_, loaded)| is_row(loaded)).count();
+                if rows > 0 {
+                    self.metrics.spare_rows(store.name(), rows as u64);
+                }
             }
             // A request waits for its rows from the first to the last: so that it is woken once, and
             // not for each of them, the first is completed last.

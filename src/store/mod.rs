@@ -139,9 +139,8 @@ impl StoreError {
 
 /// The store that the settings describe. Neither waits nor connects: reads and probes do.
 pub fn connect(settings: &StoreSettings) -> Result<Arc<dyn OnlineStore>, NotBuiltIn> {
+    settings.check_built_in()?;
     match settings {
-        #[cfg(all(feature = "redis", not(feature = "tls")))]
-        StoreSettings::Redis(settings) if settings.speaks_tls() => Err(NotBuiltIn { kind: "tls" }),
         #[cfg(feature = "redis")]
         StoreSettings::Redis(settings) => Ok(Arc::new(redis::RedisStore::new(settings.clone()))),
         #[cfg(feature = "sqlite")]

@@ -6,7 +6,7 @@
 mod scout;
 mod slots;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{sync::Notify, time::Instant};
 
@@ -30,10 +30,6 @@ pub(super) struct Cluster {
     seeds: Vec<RedisAddress>,
 }
 
-/// Who asks for the rest of a read leaves at its deadline; what other nodes said is kept by
-/// leaving a little earlier, which timers have to be told in whole milliseconds.
-const MARGIN: Duration = Duration::from_millis(2);
-
 /// Hashes that a node was said to have.
 #[derive(Default)]
 struct Redirected {
@@ -52,8 +48,7 @@ impl Cluster {
     }
 
     /// Reads all hashes of a plan; what one node cannot answer fails alone.
-    pub(super) async fn read(&self, plan: &Plan<'_>, give_up_at: Instant) -> Vec<HashReply> {
-        let until = give_up_at - MARGIN;
+    pub(super) async fn read(&self, plan: &Plan<'_>, until: Instant) -> Vec<HashReply> {
         let topology = match self.topology(until).await {
             Ok(topology) => topology,
             Err(error) => return vec![Err(error); plan.len()],

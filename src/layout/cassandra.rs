@@ -116,21 +116,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Cell, Feature, FeatureRow, ValueType, ViewId, ViewKind};
+    use crate::layout::ab;
+    use crate::model::{Cell, FeatureRow};
 
     fn view(keyspace: &str, name: &str, version: Option<u32>) -> CassandraView {
-        let feature = |name: &str| Feature { name: name.into(), value_type: ValueType::INT64 };
-        let view = FeatureView {
-            id: ViewId(1),
-            project: "p".into(),
-            name: name.into(),
-            version,
-            kind: ViewKind::Batch,
-            features: ["a", "b"].map(feature).into(),
-            join_keys: Box::default(),
-            max_age: None,
-        };
-        CassandraView::new(keyspace, &view)
+        CassandraView::new(keyspace, &ab(name, version))
     }
 
     type Stored<'a> = (&'a str, Option<&'a [u8]>, Option<i64>);

@@ -260,25 +260,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Feature, ValueType, ViewId, ViewKind};
-
-    fn view(version: Option<u32>) -> FeatureView {
-        let feature = |name: &str| Feature { name: name.into(), value_type: ValueType::INT64 };
-        FeatureView {
-            id: ViewId(1),
-            project: "p".into(),
-            name: "v".into(),
-            version,
-            kind: ViewKind::Batch,
-            features: ["a", "b"].map(feature).into(),
-            join_keys: Box::default(),
-            max_age: None,
-        }
-    }
+    use crate::layout::ab;
 
     fn table(template: &str, version: Option<u32>) -> Result<String, BadTemplate> {
         let template = TableNameTemplate::parse(template)?;
-        Ok(DynamoDbView::new(&view(version), &template).table().to_string())
+        Ok(DynamoDbView::new(&ab("v", version), &template).table().to_string())
     }
 
     fn decode(
@@ -287,7 +273,7 @@ mod tests {
     ) -> Result<FeatureRow, DecodeError> {
         let values: HashMap<_, _> = values.iter().copied().collect();
         let get = |name: &str| values.get(name).copied();
-        DynamoDbView::new(&view(None), &TableNameTemplate::default())
+        DynamoDbView::new(&ab("v", None), &TableNameTemplate::default())
             .decode(event_ts, Values::Map(get))
     }
 
@@ -329,7 +315,7 @@ mod tests {
         let row = decode(NOON, &[("a", Attribute::Bytes(b"")), ("gone", Attribute::Other("N"))]);
         let row = row.unwrap();
         assert_eq!((row.cell(0), row.cell(1)), (Cell::Null, Cell::Absent));
-        let layout = DynamoDbView::new(&view(None), &TableNameTemplate::default());
+        let layout = DynamoDbView::new(&ab("v", None), &TableNameTemplate::default());
         let missing = Values::<fn(&str) -> Option<Attribute<'static>>>::Missing;
         let row = layout.decode(NOON, missing).unwrap();
         assert_eq!((row.cell(0), row.cell(1)), (Cell::Absent, Cell::Absent));
@@ -348,7 +334,7 @@ mod tests {
         );
         assert!(error(decode(None, &[("a", ONE)])).ends_with("it is missing"));
         assert!(error(decode(Some(ONE), &[])).ends_with("it is stored as B, not as S"));
-        let layout = DynamoDbView::new(&view(None), &TableNameTemplate::default());
+        let layout = DynamoDbView::new(&ab("v", None), &TableNameTemplate::default());
         let list = Values::<fn(&str) -> Option<Attribute<'static>>>::Other("L");
         assert_eq!(
             error(layout.decode(NOON, list)),
@@ -401,7 +387,7 @@ mod tests {
                 1 => Attribute::Other("BOOL"),
                 _ => Attribute::Bytes(&value),
             });
-            let layout = DynamoDbView::new(&view(None), &TableNameTemplate::default());
+            let layout = DynamoDbView::new(&ab("v", None), &TableNameTemplate::default());
             let _ = layout.decode(Some(Attribute::Text(&time)), Values::Map(|_: &str| attribute()));
             let _ = layout.decode(attribute(), Values::Map(|_: &str| attribute()));
         }

@@ -137,3 +137,20 @@ fn cell(stored: Option<&[u8]>) -> Cell<'_> {
         Some(value) => Cell::Value(value),
     }
 }
+
+/// A view of the features `a` and `b` of the project `p`, for the layouts' tests.
+#[cfg(test)]
+fn ab(name: &str, version: Option<u32>) -> FeatureView {
+    use crate::model::{Feature, ValueType, ViewId, ViewKind};
+    let feature = |name: &str| Feature { name: name.into(), value_type: ValueType::INT64 };
+    FeatureView {
+        id: ViewId(1),
+        project: "p".into(),
+        name: name.into(),
+        version,
+        kind: ViewKind::Batch,
+        features: ["a", "b"].map(feature).into(),
+        join_keys: Box::default(),
+        max_age: None,
+    }
+}

@@ -116,33 +116,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Cell, Feature, ValueType, ViewId, ViewKind};
-
-    fn view(version: Option<u32>) -> FeatureView {
-        let feature = |name: &str| Feature { name: name.into(), value_type: ValueType::INT64 };
-        FeatureView {
-            id: ViewId(1),
-            project: "p".into(),
-            name: "v".into(),
-            version,
-            kind: ViewKind::Batch,
-            features: ["a", "b"].map(feature).into(),
-            join_keys: Box::default(),
-            max_age: None,
-        }
-    }
+    use crate::layout::ab;
+    use crate::model::Cell;
 
     fn decode(reply: &[Option<&[u8]>]) -> Result<MaybeRow, DecodeError> {
-        RedisView::new(&view(None)).decode(reply)
+        RedisView::new(&ab("v", None)).decode(reply)
     }
 
     #[test]
     fn a_version_is_part_of_every_field() {
         let fields = |view| RedisView::new(&view).fields().map(<[u8]>::to_vec).collect::<Vec<_>>();
-        let plain = fields(view(None));
+        let plain = fields(ab("v", None));
         assert_eq!(plain[0], feature_field("v:a"));
         assert_eq!(plain[2], b"_ts:v");
-        let versioned = fields(view(Some(2)));
+        let versioned = fields(ab("v", Some(2)));
         assert_eq!(versioned[0], feature_field("v_v2:a"));
         assert_eq!(versioned[2], b"_ts:v_v2");
     }

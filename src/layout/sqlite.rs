@@ -224,26 +224,17 @@ const NANOS: i128 = 1_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Cell, Feature, FeatureRow, ValueType, ViewId, ViewKind};
+    use crate::layout::ab;
+    use crate::model::{Cell, FeatureRow};
 
-    fn view(project: &str, name: &str, version: Option<u32>) -> SqliteView {
-        let feature = |name: &str| Feature { name: name.into(), value_type: ValueType::INT64 };
-        SqliteView::new(&FeatureView {
-            id: ViewId(1),
-            project: project.into(),
-            name: name.into(),
-            version,
-            kind: ViewKind::Batch,
-            features: ["a", "b"].map(feature).into(),
-            join_keys: Box::default(),
-            max_age: None,
-        })
+    fn view(name: &str, version: Option<u32>) -> SqliteView {
+        SqliteView::new(&ab(name, version))
     }
 
     type Stored<'a> = (&'a [u8], &'a str, SqlValue<'a>, SqlValue<'a>);
 
     fn collect(keys: &[&[u8]], stored: &[Stored<'_>]) -> Vec<Result<MaybeRow, DecodeError>> {
-        let view = view("p", "v", None);
+        let view = view("v", None);
         let keys: Vec<_> = keys.iter().map(|key| EntityKey((*key).into())).collect();
         let mut rows = view.collect(&keys);
         for (key, feature, value, event_ts) in stored {
@@ -266,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_table_is_quoted_and_named_after_the_version() {
-        let select = view("p", "v", Some(3)).select(1);
+        let select = view("v", Some(3)).select(1);
         assert!(select.ends_with(r#" FROM "p_v_v3" WHERE entity_key IN (?)"#), "{select}");
-        let select = view("p", "a\" -- b", None).select(3);
+        let select = view("a\" -- b", None).select(3);
         assert!(
             select.ends_with(r#" FROM "p_a"" -- b" WHERE entity_key IN (?, ?, ?)"#),
             "{select}"

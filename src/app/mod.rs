@@ -106,11 +106,12 @@ async fn serve(
         let Some(look_again) = &look_again else {
             return Err(StartError::Config(problem));
         };
-        host.listen_at(&process, OnBindError::Retry).await?;
         if said.as_ref() != Some(&problem) {
             tell(host, &problem);
             said = Some(problem);
         }
+        // Whoever is the first to ask is told.
+        host.listen_at(&process, OnBindError::Retry).await?;
         time::sleep(LOOK_INTERVAL).await;
         let look_again = Arc::clone(look_again);
         let looked = task::spawn_blocking(move || look_again()).await;

@@ -66,7 +66,13 @@ fn every_pod_that_asks_gets_larder_once() {
         assert!(asks(&before), "{name}");
         let after = injected(&before, &[]);
         assert_eq!(after["metadata"]["annotations"][names::INJECTED], "webhook", "{name}");
-        assert_eq!(after["spec"]["initContainers"][0], sidecar(), "{name}");
+        let mut expected = sidecar();
+        if name == "create-generate-name.json" {
+            let limit = json!("512Mi");
+            assert_eq!(before["metadata"]["annotations"]["larder.dev/memory-limit"], limit);
+            expected["resources"]["limits"]["memory"] = limit;
+        }
+        assert_eq!(after["spec"]["initContainers"][0], expected, "{name}");
         assert_eq!(
             named(&after["spec"]["volumes"], "larder-run"),
             &json!({"name": "larder-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})

@@ -15,7 +15,7 @@ use super::{
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What `larder inject` is told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inject {
     /// The manifests; `-` is the standard input.
     pub files: Vec<PathBuf>,

@@ -184,15 +184,16 @@ fn collect<'a>(node: &'a Node, at: &Path, depth: usize, out: &mut Vec<Template<'
         }
         ("", "Pod") => &[],
         ("", "ReplicationController") => &["spec", "template"],
-        ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")
-        | ("batch", "Job") => &["spec", "template"],
+        ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") | ("batch", "Job") => {
+            &["spec", "template"]
+        }
         ("batch", "CronJob") => &["spec", "jobTemplate", "spec", "template"],
         _ => return,
     };
     let Some(template) = path.iter().try_fold(node, |node, key| node.get(key)) else { return };
-    let name = node.get("metadata").and_then(|metadata| {
-        metadata.get("name").or_else(|| metadata.get("generateName"))?.text()
-    });
+    let name = node
+        .get("metadata")
+        .and_then(|metadata| metadata.get("name").or_else(|| metadata.get("generateName"))?.text());
     let mut steps = at.clone();
     steps.0.extend(path.iter().map(|key| Step::Key((*key).to_owned())));
     let name = format!("{kind}/{}", shortened(name.unwrap_or("?")));
@@ -223,13 +224,16 @@ pub fn read_settings(text: &str) -> Result<Vec<(usize, String, String)>, Manifes
         [] => return Ok(Vec::new()),
         [one] if one.root.get("kind").is_none() => &one.root,
         several => {
-            let mut maps = several.iter().map(|document| &document.root).filter(|root| is_map(root));
+            let mut maps =
+                several.iter().map(|document| &document.root).filter(|root| is_map(root));
             match (maps.next(), maps.next()) {
                 (Some(map), None) => match map.get("data") {
                     Some(data) => data,
                     None => return Ok(Vec::new()),
                 },
-                _ => return Err(error(0, "expected one ConfigMap, or a mapping of keys to values")),
+                _ => {
+                    return Err(error(0, "expected one ConfigMap, or a mapping of keys to values"));
+                }
             }
         }
     };

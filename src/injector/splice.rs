@@ -62,12 +62,12 @@ pub(super) fn splice(
 /// Whether the dashes of the document's lists stand deeper than their keys.
 pub(super) fn has_deep_lists(node: &Node) -> Option<bool> {
     match &node.content {
-        Content::Map { flow: false, entries } => entries.iter().find_map(|entry| {
-            match &entry.node.content {
+        Content::Map { flow: false, entries } => {
+            entries.iter().find_map(|entry| match &entry.node.content {
                 Content::List { flow: false, .. } => Some(entry.node.column > entry.column),
                 _ => has_deep_lists(&entry.node),
-            }
-        }),
+            })
+        }
         Content::List { flow: false, items } => items.iter().find_map(has_deep_lists),
         _ => None,
     }
@@ -161,7 +161,9 @@ impl<'a> Editor<'a> {
 
     fn append(&mut self, place: Place<'a>, more: More) -> Result<(), Refusal> {
         let (flow, last) = match &place.node.content {
-            Content::List { flow, items } => (*flow, items.last().map(|item| (item.at.start, item))),
+            Content::List { flow, items } => {
+                (*flow, items.last().map(|item| (item.at.start, item)))
+            }
             Content::Map { flow, entries } => {
                 (*flow, entries.last().map(|entry| (entry.key_at.start, &entry.node)))
             }
@@ -178,9 +180,8 @@ impl<'a> Editor<'a> {
         };
         if flow {
             let own_line = self.own_line(start);
-            let separator = own_line.map_or(", ".to_owned(), |indent| {
-                format!(",{}{indent}", self.layout.line_end)
-            });
+            let separator = own_line
+                .map_or(", ".to_owned(), |indent| format!(",{}{indent}", self.layout.line_end));
             let text: String =
                 parts(&more, own_line).into_iter().map(|part| separator.clone() + &part).collect();
             let end = extent(last, entry_end(place.node));
@@ -213,9 +214,8 @@ impl<'a> Editor<'a> {
         if matches!(place.node.content, Content::List { flow: true, .. }) {
             let own_line = self.own_line(before.at.start);
             let part = parts(&More::Items(vec![value.clone()]), own_line).concat();
-            let separator = own_line.map_or(", ".to_owned(), |indent| {
-                format!(",{}{indent}", self.layout.line_end)
-            });
+            let separator = own_line
+                .map_or(", ".to_owned(), |indent| format!(",{}{indent}", self.layout.line_end));
             let at = before.at.start;
             self.edit(at..at, place.depth, part + &separator);
             return Ok(());

@@ -249,7 +249,10 @@ impl Node {
                 merged.push(value);
             } else if map.insert(entry.key.clone(), value).is_some() {
                 let key = super::settings::shortened(&entry.key);
-                return Err(Refusal::new(entry.node.line, format!("the key `{key}` is there twice")));
+                return Err(Refusal::new(
+                    entry.node.line,
+                    format!("the key `{key}` is there twice"),
+                ));
             }
         }
         for value in merged {
@@ -305,7 +308,10 @@ fn number(text: &str) -> Option<Number> {
         radix(octal, 8)
     } else if let Some(binary) = digits.strip_prefix("0b") {
         radix(binary, 2)
-    } else if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
+    } else if digits.len() > 1
+        && digits.starts_with('0')
+        && digits.bytes().all(|b| b.is_ascii_digit())
+    {
         radix(&digits, 8)
     } else {
         radix(&digits, 10)

@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_socket_is_an_address() {
         let address = |flags: &[&str]| {
-            let cli = Cli::parse_from([&["larder", "ready"], flags].concat());
+            let cli = Cli::read([&["larder", "ready"], flags].concat()).unwrap();
             let Command::Ready(args) = cli.command else { panic!("{:?}", cli.command) };
             args.address().to_string()
         };

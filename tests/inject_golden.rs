@@ -140,7 +140,7 @@ fn sidecar() -> Value {
 /// The pod with all that is larder's taken out, and without lists that are empty then.
 fn without_larder(mut pod: Value) -> Value {
     let spec = &mut pod["spec"];
-    let mut drop = |list: &mut Value| {
+    let drop = |list: &mut Value| {
         if let Some(list) = list.as_array_mut() {
             list.retain(|entry| {
                 let name = entry["name"].as_str().unwrap_or_default().to_lowercase();

@@ -81,7 +81,7 @@ pub fn inject_manifest(
         manifest.text = format!("{mark}{text}");
         return Ok(manifest);
     }
-    let deep_lists = documents.iter().find_map(|document| has_deep_lists(&document.root));
+    let deep_lists = documents.iter().find_map(|document| has_deep_lists(text, &document.root));
     let borrowed: Vec<_> = patches.iter().map(|(document, patch)| (*document, patch)).collect();
     let new = splice(text, &borrowed, deep_lists.unwrap_or(false)).map_err(hint)?;
     verify(&documents, &patches, &new).map_err(hint)?;

@@ -60,17 +60,28 @@ pub(super) fn splice(
 }
 
 /// Whether the dashes of the document's lists stand deeper than their keys.
-pub(super) fn has_deep_lists(node: &Node) -> Option<bool> {
+pub(super) fn has_deep_lists(text: &str, node: &Node) -> Option<bool> {
     match &node.content {
         Content::Map { flow: false, entries } => {
-            entries.iter().find_map(|entry| match &entry.node.content {
-                Content::List { flow: false, .. } => Some(entry.node.column > entry.column),
-                _ => has_deep_lists(&entry.node),
+            entries.iter().find_map(|entry| match dash_column(text, &entry.node) {
+                Some(column) => Some(column > entry.column),
+                None => has_deep_lists(text, &entry.node),
             })
         }
-        Content::List { flow: false, items } => items.iter().find_map(has_deep_lists),
+        Content::List { flow: false, items } => {
+            items.iter().find_map(|item| has_deep_lists(text, item))
+        }
         _ => None,
     }
+}
+
+/// Where the dashes of a list stand: blanks, the dash, and what the first item begins with.
+fn dash_column(text: &str, list: &Node) -> Option<usize> {
+    let Content::List { flow: false, items } = &list.content else { return None };
+    let before = &text[..items.first()?.at.start];
+    let line = &before[before.rfind('\n').map_or(0, |end| end + 1)..];
+    let column = line.bytes().take_while(|b| *b == b' ').count();
+    (line[column..].trim_end() == "-").then_some(column)
 }
 
 struct Editor<'a> {
@@ -286,10 +297,9 @@ impl<'a> Editor<'a> {
     }
 
     fn dashes(&self, list: &Node) -> Result<usize, Refusal> {
-        if self.text[list.at.start..].starts_with('-') {
-            return Ok(list.column);
-        }
-        Err(Refusal::new(list.line, "begin this list with its first `-`, without anchor or tag"))
+        dash_column(self.text, list).ok_or_else(|| {
+            Refusal::new(list.line, "begin the first item of this list in the line of its `-`")
+        })
     }
 
     fn finish(mut self) -> String {

@@ -64,6 +64,7 @@ impl Refusal {
 /// Reads all documents of a text. Empty ones are left out.
 pub(super) fn read(text: &str) -> Result<Vec<Document>, Refusal> {
     let mut reader = Reader {
+        text,
         parser: Parser::new_from_str(text),
         nodes: 0,
         anchors: HashMap::new(),
@@ -92,6 +93,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Document>, Refusal> {
 }
 
 struct Reader<'a> {
+    text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     nodes: usize,
     anchors: HashMap<usize, Value>,
@@ -116,11 +118,16 @@ impl<'a> Reader<'a> {
         if self.nodes > MAX_NODES || depth > MAX_DEPTH {
             return Err(Refusal::new(line, "is too large or too deep for a manifest"));
         }
-        let mut end = span.end;
+        let byte = |mark: granit_parser::Marker| mark.byte_offset().unwrap_or_default();
+        let mut at = byte(span.start)..byte(span.end);
         let (anchor, content) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let is_text = tag.as_ref().is_some_and(|tag| !tag.is_yaml_core_schema())
                     || tag.as_ref().is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
+                if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
+                    at.end = at.start
+                        + block_length(self.text.get(at.clone()).unwrap_or_default(), &text);
+                }
                 let value = match style {
                     ScalarStyle::Plain if !is_text => plain(&text),
                     _ => Value::from(text.as_ref()),
@@ -132,7 +139,7 @@ impl<'a> Reader<'a> {
                 loop {
                     match self.next()? {
                         (Event::SequenceEnd, span) => {
-                            end = span.end;
+                            at.end = byte(span.end);
                             break;
                         }
                         next => items.push(self.node(next, depth + 1)?),
@@ -145,7 +152,7 @@ impl<'a> Reader<'a> {
                 loop {
                     match self.next()? {
                         (Event::MappingEnd, span) => {
-                            end = span.end;
+                            at.end = byte(span.end);
                             break;
                         }
                         next => entries.push(self.entry(next, depth + 1)?),
@@ -159,8 +166,7 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(Refusal::new(line, "a value is missing")),
         };
-        let byte = |mark: granit_parser::Marker| mark.byte_offset().unwrap_or_default();
-        let at = byte(span.start)..byte(end).max(byte(span.start));
+        at.end = at.end.max(at.start);
         let node = Node { at, line, column: span.start.col(), anchor, content };
         if anchor != 0 {
             let value = node.to_json(&self.anchors, &mut self.nodes)?;
@@ -267,6 +273,16 @@ impl Node {
             }
         }
         Ok(Value::Object(map))
+    }
+}
+
+/// How long the text of a block scalar is: blank lines behind it are its own only if it keeps them.
+/// The parser counts them, and the blanks before what follows.
+fn block_length(source: &str, value: &str) -> usize {
+    if value.ends_with("\n\n") {
+        source.rfind('\n').map_or(source.len(), |end| end + 1)
+    } else {
+        source.trim_end().len()
     }
 }
 

@@ -1,4 +1,5 @@
-//! larder into pods, on what an API server sent: `tests/golden/kubernetes` has its reviews.
+//! larder into pods, on what an API server sent: `tests/golden/kubernetes` has reviews as
+//! kube-apiserver 1.37 sent them to a webhook.
 
 use std::{fs, path::Path};
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{
+    names,
     patch::{Patch, Path, Step},
     settings::{Settings, shortened},
     sidecar::{Outcome, Reason, Way, asks, inject},
@@ -100,6 +101,13 @@ impl Manifest {
     ) -> Result<(), Refusal> {
         let pod = document.json(template.node)?;
         if !(all || asks(&pod)) {
+            if let Some(value) = almost_asks(&pod) {
+                let text = format!(
+                    "the label larder.dev/inject is `{}`, not `enabled`: nothing was injected",
+                    shortened(&value),
+                );
+                self.warnings.push((template.object.clone(), text));
+            }
             // The label is there, where nobody looks for it.
             if !template.path.0.is_empty() && asks(&document.json(template.of)?) {
                 let text = "the label larder.dev/inject is on the object, not on its pod template \
@@ -131,6 +139,14 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// What a label says that is probably meant to ask.
+fn almost_asks(pod: &Value) -> Option<String> {
+    let label = pod.get("metadata")?.get("labels")?.get(names::ASK_LABEL)?;
+    let value = label.as_str().map_or_else(|| label.to_string(), str::to_owned);
+    let declines = ["disabled", "false", "no", "off"].contains(&value.to_lowercase().as_str());
+    (!declines).then_some(value)
 }
 
 /// Reads the new text, and compares it with what it is to mean.

@@ -8,7 +8,7 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 use serde_json::{Map, Number, Value};
 
 /// A manifest has some hundreds of nodes; one of ten thousand objects is still read.
-const MAX_NODES: usize = 2_000_000;
+const MAX_NODES: usize = 1_000_000;
 const MAX_DEPTH: usize = 64;
 
 /// One document of a stream.

@@ -318,6 +318,12 @@ fn several_files_become_one_stream_or_none() {
 
 #[test]
 fn a_label_where_nobody_looks_is_said() {
+    for (value, said) in [("\"true\"", "`true`"), ("yes", "`true`"), ("enable", "`enable`")] {
+        let text = deployment().replace("inject: enabled", &format!("inject: {value}"));
+        let ran = inject(&text, &[]);
+        let expected = format!("the label larder.dev/inject is {said}, not `enabled`");
+        assert!(ran.code == 0 && ran.err.contains(&expected), "{}", ran.err);
+    }
     let text = deployment()
         .replace("      labels: {app: ranker, larder.dev/inject: enabled}\n", "")
         .replace("  name: ranker\n", "  name: ranker\n  labels: {larder.dev/inject: enabled}\n")

@@ -3,7 +3,9 @@
 
 use std::{fs, path::Path};
 
-use larder::injector::{Outcome, Patch, Reason, Settings, Way, asks, inject, names};
+use larder::injector::{
+    Outcome, Patch, Reason, Settings, Way, asks, inject, inject_manifest, names,
+};
 use serde_json::{Value, json};
 
 fn review(name: &str) -> Value {
@@ -492,7 +494,73 @@ mod hostile {
         })
     }
 
+    const MANIFEST: &str = "\u{feff}# é\r
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Pod
+  metadata: {labels: {larder.dev/inject: enabled}}
+  spec:
+    initContainers: &unused
+    -  name: istio-init # ü
+    containers: [{name: a, env: [ {name: b} ,]}, ]
+    volumes: ~
+- apiVersion: batch/v1
+  kind: Job
+  spec:
+    template:
+      metadata:
+        labels:
+          larder.dev/inject: enabled
+      spec:
+        containers:
+          - name: x
+            env:
+              - {name: A, value: c}
+              - name: T
+                value: |+
+                  text
+
+          -
+            name: y
+        volumes: []
+...
+---
+a: b";
+
+    #[test]
+    fn the_manifest_that_is_broken_below_is_good() {
+        let manifest = inject_manifest(MANIFEST, &Settings::default(), false).unwrap();
+        assert_eq!((manifest.changed.len(), manifest.asked), (2, 2));
+    }
+
     proptest! {
+        #[test]
+        fn no_manifest_breaks_it(
+            edits in prop::collection::vec(
+                (any::<prop::sample::Index>(), 0_usize..12, "[-:#&*|>{}\\[\\]'\"\r\n ,~?!%é]{0,3}"),
+                0..5,
+            ),
+            text in "[-:#&*|>{}\\[\\]'\"\r\n ,~?!%éab<]{0,60}",
+        ) {
+            let mut manifest: Vec<char> = MANIFEST.chars().collect();
+            for (place, length, new) in edits {
+                let start = place.index(manifest.len() + 1);
+                let end = (start + length).min(manifest.len());
+                manifest.splice(start..end, new.chars());
+            }
+            let manifest: String = manifest.into_iter().collect();
+            let settings = Settings::default();
+            for text in [manifest, text] {
+                if let Ok(once) = inject_manifest(&text, &settings, false) {
+                    let again = inject_manifest(&once.text, &settings, false);
+                    let again = again.map(|again| again.text);
+                    prop_assert_eq!(again.as_ref(), Ok(&once.text));
+                }
+            }
+        }
+
         #[test]
         fn no_pod_breaks_it(
             value in anything(),

@@ -386,8 +386,8 @@ fn pods_where_larder_cannot_be_are_left_alone() {
 fn what_is_no_pod_is_said_to_be_none() {
     for (spec, expected) in [
         (json!(5), "`spec` is a number, not a mapping"),
-        (json!(null), "`spec` is missing, not a mapping"),
-        (json!({}), "`spec.containers` is missing, not a list of containers"),
+        (json!(null), "`spec` is missing"),
+        (json!({}), "`spec.containers` is missing"),
         (json!({"containers": 5}), "`spec.containers` is a number, not a list"),
         (json!({"containers": [null]}), "`spec.containers[0]` is empty, not a mapping"),
         (json!({"containers": [{"env": {}}]}), "`spec.containers[0].env` is a mapping, not a list"),

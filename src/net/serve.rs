@@ -1,4 +1,5 @@
-//! Accept loops: HTTP/1.1 and HTTP/2 (h2c) told apart on one socket, and drained in the end.
+//! Accept loops: HTTP/1.1 and HTTP/2 told apart on one socket, in the clear or over TLS, and drained
+//! in the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,7 +56,19 @@ impl Server {
 
     /// Accepts at `listener` from now on, in the background.
     pub fn serve(&self, listener: Listener, router: Router) {
+        self.accept(listener, router, Security::Plain);
+    }
+
+    /// Accepts TLS at `listener` from now on, in the background. HTTP/2 is spoken where the client
+    /// and `tls` agree on it by ALPN.
+    #[cfg(feature = "tls")]
+    pub fn serve_tls(&self, listener: Listener, router: Router, tls: Arc<rustls::ServerConfig>) {
+        self.accept(listener, router, Security::Tls(tls.into()));
+    }
+
+    fn accept(&self, listener: Listener, router: Router, security: Security) {
         let accept = Accept {
+            security,
             protocols: self.protocols.clone(),
             connections: Arc::clone(&self.connections),
             permits: Arc::clone(&self.permits),
@@ -81,7 +94,16 @@ impl Server {
     }
 }
 
+/// What a connection's bytes go through.
+#[derive(Clone)]
+enum Security {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(tokio_rustls::TlsAcceptor),
+}
+
 struct Accept {
+    security: Security,
     protocols: auto::Builder<TokioExecutor>,
     connections: Arc<GracefulShutdown>,
     permits: Arc<Semaphore>,
@@ -113,6 +135,7 @@ impl Accept {
     }
 
     fn spawn(&self, connection: Connection, permit: tokio::sync::OwnedSemaphorePermit) {
+        let security = self.security.clone();
         let protocols = self.protocols.clone();
         let service = TowerToHyperService::new(self.router.clone());
         let watcher = self.connections.watcher();
@@ -128,11 +151,50 @@ impl Accept {
             if !spoke {
                 return;
             }
-            let io = TokioIo::new(connection.into_stream());
-            let served = protocols.serve_connection(io, service).into_owned();
-            if let Err(error) = watcher.watch(served).await {
+            let stream = connection.into_stream();
+            let served = match security {
+                Security::Plain => {
+                    let served = protocols.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(served.into_owned()).await
+                }
+                #[cfg(feature = "tls")]
+                Security::Tls(acceptor) => {
+                    let Some((protocols, stream)) = shake(acceptor, stream, protocols, stop).await
+                    else {
+                        return;
+                    };
+                    let served = protocols.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(served.into_owned()).await
+                }
+            };
+            if let Err(error) = served {
                 debug!(%error, "a connection ended with an error");
             }
         });
+    }
+}
+
+/// Shakes hands, within [`HEAD_TIMEOUT`]. The protocol is the one that was agreed on: a client that
+/// agreed on one and is silent would not tell it by its first bytes.
+#[cfg(feature = "tls")]
+async fn shake<S: super::listener::Stream>(
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: S,
+    protocols: auto::Builder<TokioExecutor>,
+    stop: CancellationToken,
+) -> Option<(auto::Builder<TokioExecutor>, tokio_rustls::server::TlsStream<S>)> {
+    let shaken = tokio::select! {
+        () = stop.cancelled() => return None,
+        shaken = time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken.ok()?,
+    };
+    match shaken {
+        Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            Some((protocols.http2_only(), stream))
+        }
+        Ok(stream) => Some((protocols.http1_only(), stream)),
+        Err(error) => {
+            debug!(%error, "a TLS handshake failed");
+            None
+        }
     }
 }

@@ -16,6 +16,7 @@
 //! | [`tls`] | TLS towards stores and registries |
 //! | [`api`] | gRPC, HTTP and the admin endpoints |
 //! | [`net`] | listeners, protocols, draining |
+//! | [`injector`] | larder into pods of Kubernetes |
 //! | [`config`] | the files, the environment and the flags |
 //! | [`app`] | puts the parts together, runs them, stops them |
 //!
@@ -30,6 +31,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod injector;
 pub mod layout;
 pub mod metrics;
 pub mod model;

@@ -10,6 +10,8 @@ mod pod;
 mod quantity;
 mod settings;
 mod sidecar;
+#[cfg(feature = "injector")]
+pub mod webhook;
 
 pub use patch::{Action, Change, NoSuchPlace, Patch, Path, Step, Tree};
 pub use pod::Malformed;

@@ -22,7 +22,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("injector", &["clock", "net", "tls"]),
     ("api", &["clock", "model", "proxy", "pb", "metrics", "registry"]),
     ("config", &["api", "model", "net", "proxy", "registry", "resilience", "store", "tls"]),
-    ("cli", &["config"]),
+    ("probe", &["net"]),
+    ("cli", &["config", "net"]),
     (
         "app",
         &[

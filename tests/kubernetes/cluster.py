@@ -192,8 +192,8 @@ def kubeconfig(url, ca):
 
 
 def warnings_of(answer):
-    """The texts of the Warning headers, of which there may be several."""
+    """The texts of the Warning headers, of which there may be several; the client takes UTF-8 for Latin-1."""
     return [
-        text.split('"', 1)[1][:-1].replace('\\"', '"').replace("\\\\", "\\")
+        text.encode("latin-1").decode().split('"', 1)[1][:-1].replace('\\"', '"').replace("\\\\", "\\")
         for text in answer.raw.headers.getlist("warning")
     ]

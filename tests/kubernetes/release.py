@@ -17,13 +17,9 @@ def helm(cluster, verb, *options, check=True):
     return cluster.helm(verb, "larder", *([CHART] if verb != "uninstall" else []), *words, check=check)
 
 
-def values(**settings):
-    """Helm's options for values, whose dots are `__` and whose dashes are `_`."""
-    return [
-        word
-        for key, value in settings.items()
-        for word in ("--set", f"{key.replace('__', '.').replace('_', '-')}={value}")
-    ]
+def values(*settings):
+    """Helm's options for values such as `check=deny`."""
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 @contextlib.contextmanager

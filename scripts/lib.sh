@@ -108,9 +108,9 @@ install_dynamodb_local() {
 # Kubernetes' API server, its database and its clients. What they are built of is pinned beside the tests.
 install_kubernetes() { # some 8 minutes on 2 cores, once
   need go golang-go "install Go 1.26 (the distribution's may be too old)"
-  local stamp=k8s.io/component-base/version
+  local v=k8s.io/component-base/version minor=${kubernetes_version#*.}
   CGO_ENABLED=0 go build -C "$root/tests/kubernetes/build" -p "$(nproc)" -trimpath -o "$into/" \
-    -ldflags "-s -w -X $stamp.gitVersion=v$kubernetes_version -X $stamp.gitMajor=1 -X $stamp.gitMinor=${kubernetes_version:2:2}" \
+    -ldflags "-s -w -X $v.gitVersion=v$kubernetes_version -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*}" \
     go.etcd.io/etcd/server/v3 helm.sh/helm/v4/cmd/helm k8s.io/kubernetes/cmd/{kube-apiserver,kubectl}
   mv "$into/server" "$into/etcd"
 }

@@ -1,4 +1,4 @@
-"""Kubernetes' API server on loopback, with its database. No kubelet and no controller: pods stay as they are made."""
+"""Kubernetes' API server on loopback. No kubelet, no controller: pods stay as they are made."""
 
 import copy
 import os
@@ -192,8 +192,12 @@ def kubeconfig(url, ca):
 
 
 def warnings_of(answer):
-    """The texts of the Warning headers, of which there may be several; the client takes UTF-8 for Latin-1."""
+    """The texts of the Warning headers; the client takes their UTF-8 for Latin-1."""
     return [
-        text.encode("latin-1").decode().split('"', 1)[1][:-1].replace('\\"', '"').replace("\\\\", "\\")
+        text.encode("latin-1")
+        .decode()
+        .split('"', 1)[1][:-1]
+        .replace('\\"', '"')
+        .replace("\\\\", "\\")
         for text in answer.raw.headers.getlist("warning")
     ]

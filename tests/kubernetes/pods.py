@@ -1,4 +1,4 @@
-"""Pods that are made on each way into the cluster: what they ask for, and what is to become of them."""
+"""Pods that are made on each way into the cluster, and what is to become of them."""
 
 from dataclasses import dataclass
 
@@ -37,11 +37,15 @@ THREE = [{**APP, "name": name} for name in "abc"]
 
 @dataclass
 class Case:
-    """A pod, the annotations of it that are not valid, and whether it gets larder: if not, why."""
+    """A pod, its annotations that are not valid, and what becomes of it.
+
+    Larder is added, unless the pod is `left` as it is; `why` is a word of what is said of that.
+    It may also be `refused`, by a namespace's rule that the message names.
+    """
 
     pod: dict
     bad: tuple = ()
-    added: bool = True
+    left: bool = False
     why: str = ""
     namespace: str = "default"
     refused: str = ""
@@ -50,7 +54,9 @@ class Case:
 def pod(annotations=None, labels=ASKS, metadata=None, **spec):
     about = {"name": "model", "labels": labels} | (metadata or {})
     if annotations is not None:
-        about["annotations"] = {key if "/" in key else f"larder.dev/{key}": value for key, value in annotations.items()}
+        about["annotations"] = {
+            key if "/" in key else f"larder.dev/{key}": value for key, value in annotations.items()
+        }
     return {"metadata": about, "spec": {"containers": [APP], **spec}}
 
 
@@ -91,9 +97,11 @@ CASES = {
     "made by a ReplicaSet": Case(
         pod(metadata={"name": None, "generateName": "model-7c9d-", "ownerReferences": [OWNER]})
     ),
-    "not asked for": Case(pod(labels={}), added=False),
-    "asked for by another word": Case(pod(labels={"larder.dev/inject": "yes"}), added=False),
-    "with the author's annotations": Case(pod({"example.com/team": "rides", "injected": "long ago"})),
+    "not asked for": Case(pod(labels={}), left=True),
+    "asked for by another word": Case(pod(labels={"larder.dev/inject": "yes"}), left=True),
+    "with the author's annotations": Case(
+        pod({"example.com/team": "rides", "injected": "long ago"})
+    ),
     # Place.
     "with init containers": Case(pod(initContainers=[STEP])),
     "behind Istio": Case(pod(initContainers=ISTIO)),
@@ -102,31 +110,48 @@ CASES = {
     # What the author brings.
     "own volumes": Case(pod(volumes=[OWN_RUN, OWN_CONFIG])),
     "own volumes and disk": Case(
-        pod({"disk": "1Gi"}, volumes=[{"name": "larder-disk", "emptyDir": {}}, {"name": "other", "emptyDir": {}}])
+        pod(
+            {"disk": "1Gi"},
+            volumes=[{"name": "larder-disk", "emptyDir": {}}, {"name": "other", "emptyDir": {}}],
+        )
     ),
-    "own mount": Case(pod(containers=app(volumeMounts=[MOUNT]), volumes=[{"name": "own", "emptyDir": {}}])),
+    "own mount": Case(
+        pod(containers=app(volumeMounts=[MOUNT]), volumes=[{"name": "own", "emptyDir": {}}])
+    ),
     "own variables": Case(pod(containers=app(env=[{"name": "A", "value": "1"}, ADDRESS, HOST]))),
     "a variable twice": Case(
         pod(containers=app(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]))
     ),
-    "init container called like a volume": Case(pod(initContainers=[{**STEP, "name": "larder-run"}])),
+    "init container called like a volume": Case(
+        pod(initContainers=[{**STEP, "name": "larder-run"}])
+    ),
     # Containers.
     "several containers": Case(pod(containers=THREE)),
     "one of several": Case(pod({"containers": "b"}, containers=THREE)),
     "some of several": Case(pod({"containers": " c, ,a ,"}, containers=THREE)),
     "no container named": Case(pod({"containers": ""}, containers=THREE)),
     "an unknown container": Case(pod({"containers": "a,z"}, containers=THREE), bad=("containers",)),
-    "unknown containers only": Case(pod({"containers": "y,z"}, containers=THREE), bad=("containers",)),
+    "unknown containers only": Case(
+        pod({"containers": "y,z"}, containers=THREE), bad=("containers",)
+    ),
     # Guaranteed pods stay so.
     "Guaranteed": Case(pod(containers=app(**FULL))),
     "Guaranteed, spelled otherwise": Case(
-        pod(containers=app(**resources({"cpu": "1", "memory": "1Gi"}, {"cpu": "1000m", "memory": "1024Mi"})))
+        pod(
+            containers=app(
+                **resources({"cpu": "1", "memory": "1Gi"}, {"cpu": "1000m", "memory": "1024Mi"})
+            )
+        )
     ),
-    "Guaranteed with init containers": Case(pod(containers=app(**FULL), initContainers=[{**STEP, **FULL}])),
+    "Guaranteed with init containers": Case(
+        pod(containers=app(**FULL), initContainers=[{**STEP, **FULL}])
+    ),
     "Guaranteed with its own limits": Case(
         pod({"cpu-limit": "2", "memory-limit": "1Gi"}, containers=app(**FULL))
     ),
-    "Guaranteed but for an init container": Case(pod(containers=app(**FULL), initContainers=[STEP])),
+    "Guaranteed but for an init container": Case(
+        pod(containers=app(**FULL), initContainers=[STEP])
+    ),
     "Guaranteed but for a request": Case(
         pod(containers=app(**resources({"cpu": "1", "memory": "1Gi"}, {"cpu": "500m"})))
     ),
@@ -138,30 +163,41 @@ CASES = {
         pod({key: "" for key in ("env-from", "cpu-limit", "disk", "store-ports", "log-level")})
     ),
     "limits below requests": Case(pod({"cpu-limit": "10m", "memory-limit": "16Mi"})),
-    "requests above limits": Case(pod({"cpu-request": "3", "cpu-limit": "2", "memory-request": "1Gi"})),
+    "requests above limits": Case(
+        pod({"cpu-request": "3", "cpu-limit": "2", "memory-request": "1Gi"})
+    ),
     "store ports beside the author's": Case(
         pod({"store-ports": "6379", "traffic.sidecar.istio.io/excludeOutboundPorts": "80"})
     ),
     # Not there.
     "injected already": Case(
-        pod({"cpu-request": "200m"}, initContainers=[{**STEP, "name": "larder"}]), added=True
+        pod({"cpu-request": "200m"}, initContainers=[{**STEP, "name": "larder"}]), left=True
     ),
-    "a container of the name": Case(pod(containers=[APP, {**APP, "name": "larder"}])),
-    "on the node's network": Case(pod(hostNetwork=True), added=False, why="network"),
-    "on Windows": Case(pod(os={"name": "windows"}), added=False, why="Linux"),
+    "a container of the name": Case(pod(containers=[APP, {**APP, "name": "larder"}]), left=True),
+    "on the node's network": Case(pod(hostNetwork=True), left=True, why="network"),
+    "on Windows": Case(pod(os={"name": "windows"}), left=True, why="Linux"),
     "on Linux": Case(pod(os={"name": "linux"})),
     "bad, and not there": Case(
-        pod({"cpu-request": "lots"}, hostNetwork=True), bad=("cpu-request",), added=False, why="network"
+        pod({"cpu-request": "lots"}, hostNetwork=True),
+        bad=("cpu-request",),
+        left=True,
+        why="network",
     ),
     # What a namespace demands.
-    "restricted": Case(pod({"disk": "1Gi"}, containers=app(securityContext=LOCKED)), namespace="restricted"),
+    "restricted": Case(
+        pod({"disk": "1Gi"}, containers=app(securityContext=LOCKED)), namespace="restricted"
+    ),
     "over the quota": Case(
         pod(containers=app(**FULL), initContainers=[{**STEP, **resources({"cpu": "1"})}]),
         namespace="quota",
         refused="limits.cpu",
     ),
     "within the quota": Case(
-        pod({"cpu-limit": "1"}, containers=app(**FULL), initContainers=[{**STEP, **resources({"cpu": "1"})}]),
+        pod(
+            {"cpu-limit": "1"},
+            containers=app(**FULL),
+            initContainers=[{**STEP, **resources({"cpu": "1"})}],
+        ),
         namespace="quota",
     ),
     "filled in by a limit range": Case(pod(), namespace="limited"),
@@ -183,7 +219,22 @@ BAD = {
     "image": ["", " larder", "larder:1 ", "-x", "a b", "a\nb", "ü", "a" * 513],
     "config": ["", "A", "a_b", "-a", "a-", "a.", "a b", "a/b", "a" * 254],
     "env-from": ["A", "a_b", " a"],
-    "cpu-request": ["", "lots", "0", "-1", "0m", "1 ", " 1", "1M i", "1mi", "m", "1e", "0x10", "1,5", "٣"],
+    "cpu-request": [
+        "",
+        "lots",
+        "0",
+        "-1",
+        "0m",
+        "1 ",
+        " 1",
+        "1M i",
+        "1mi",
+        "m",
+        "1e",
+        "0x10",
+        "1,5",
+        "٣",
+    ],
     "cpu-limit": ["x", "0", "-100m"],
     "memory-request": ["", "64MB", "64 Mi", "0Mi", "-64Mi", "64mi", "1KI", "1ki", "Mi"],
     "memory-limit": ["", "1GB", "0", "1g", "infinity", "NaN"],

@@ -14,7 +14,9 @@ PATIENCE = 30
 
 def helm(cluster, verb, *options, check=True):
     words = ["--namespace", NAMESPACE, *options]
-    return cluster.helm(verb, "larder", *([CHART] if verb != "uninstall" else []), *words, check=check)
+    return cluster.helm(
+        verb, "larder", *([CHART] if verb != "uninstall" else []), *words, check=check
+    )
 
 
 def values(*settings):

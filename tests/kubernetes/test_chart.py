@@ -81,7 +81,9 @@ def test_a_value_that_is_bad_or_unknown_is_refused_by_name(cluster):
 
     assert "/sidecar/cpu-request" in refused("sidecar.cpu-request=lots")
     assert "additional properties 'cpu' not allowed" in refused("sidecar.cpu=1")
-    assert "/injector/caBundle" in refused("injector.certificate=existingSecret", "injector.secret=a")
+    assert "/injector/caBundle" in refused(
+        "injector.certificate=existingSecret", "injector.secret=a"
+    )
     assert "/features/feature_store_yaml" in refused("features.namespaces[0]=models")
 
 
@@ -101,7 +103,9 @@ def test_the_policies_hold_on_the_oldest_release_that_has_them(older):
     cluster = older["1.36"]
     with installed(cluster):
         in_force(cluster)
-        made = cluster.pod(pods.pod(pods.EVERYTHING, containers=pods.THREE, initContainers=pods.ISTIO))
+        made = cluster.pod(
+            pods.pod(pods.EVERYTHING, containers=pods.THREE, initContainers=pods.ISTIO)
+        )
         assert sidecar(made)["resources"]["limits"] == {"cpu": "2", "memory": "1Gi"}
         said = cluster.pod(pods.pod({"disk": "big"})).warnings
         assert len(said) == 1 and 'larder.dev/disk="big"' in said[0]
@@ -115,7 +119,7 @@ def test_the_webhooks_manifest_is_taken_by_a_release_without_the_policy(older):
 
 
 def test_an_upgrade_changes_the_settings_and_keeps_the_certificate(cluster):
-    """Whichever way Helm applies objects: caBundle is the injector's, and no version of the chart has it."""
+    """Whichever way Helm applies objects: caBundle is the injector's, the chart has none."""
     bundle = base64.b64encode(cluster.ca.read_bytes()).decode()
     change = {"webhooks": [{"name": "injector.larder.dev", "clientConfig": {"caBundle": bundle}}]}
 
@@ -175,7 +179,13 @@ def test_nothing_is_left(cluster, way):
 def test_the_injector_may_do_what_it_does_and_no_more(cluster):
     def may(verb, resource, name="", namespace=NAMESPACE):
         group = "admissionregistration.k8s.io" if "webhook" in resource else ""
-        asked = {"verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace}
+        asked = {
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "name": name,
+            "namespace": namespace,
+        }
         review = {"spec": {"user": ACCOUNT, "resourceAttributes": asked}}
         answer = cluster.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
         return answer.object["status"]["allowed"]
@@ -185,7 +195,9 @@ def test_the_injector_may_do_what_it_does_and_no_more(cluster):
             assert may(verb, "secrets", "larder-injector-ca")
             assert not may(verb, "secrets", "another")
             assert not may(verb, "secrets", "larder-injector-ca", "default")
-        assert may("create", "secrets") and not may("list", "secrets") and not may("delete", "secrets")
+        assert (
+            may("create", "secrets") and not may("list", "secrets") and not may("delete", "secrets")
+        )
         for verb in ("get", "patch"):
             assert may(verb, "mutatingwebhookconfigurations", "larder-injector", "")
             assert not may(verb, "mutatingwebhookconfigurations", "another", "")
@@ -195,7 +207,9 @@ def test_the_injector_may_do_what_it_does_and_no_more(cluster):
 @pytest.mark.parametrize("certificate", ["selfSigned", "certManager", "existingSecret"])
 def test_the_injector_runs_where_pods_are_restricted(cluster, certificate):
     own = values("injector.secret=cert", "injector.caBundle=QQ==")
-    made = rendered(cluster, *values("injection=webhook", f"injector.certificate={certificate}"), *own)
+    made = rendered(
+        cluster, *values("injection=webhook", f"injector.certificate={certificate}"), *own
+    )
     deployment = made["Deployment", "larder-injector"]
     template = deployment["spec"]["template"]
     assert deployment["spec"]["replicas"] == 2
@@ -208,7 +222,10 @@ def test_the_injector_runs_where_pods_are_restricted(cluster, certificate):
     namespace = cluster.namespace("restricted", pods.RESTRICTED)
     account["metadata"]["namespace"] = namespace
     cluster.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", account)
-    answer = cluster.pod({"metadata": {"name": "injector"} | template["metadata"], "spec": template["spec"]}, namespace)
+    answer = cluster.pod(
+        {"metadata": {"name": "injector"} | template["metadata"], "spec": template["spec"]},
+        namespace,
+    )
     assert answer and not answer.warnings, answer.message
 
 

@@ -137,7 +137,11 @@ def test_a_pod_that_is_changed_is_not_touched(policy):
             policy.merge(path, {"metadata": {"labels": pods.ASKS}}),
             policy.merge(
                 path + "/ephemeralcontainers",
-                {"spec": {"ephemeralContainers": [{"name": "debug", "image": "registry.example/sh"}]}},
+                {
+                    "spec": {
+                        "ephemeralContainers": [{"name": "debug", "image": "registry.example/sh"}]
+                    }
+                },
             ),
         ]
         for changed in changes:
@@ -164,7 +168,9 @@ def settings(policy):
     """Changes the platform's settings, and puts them back."""
     before = policy.get(SETTINGS).object["data"]
     yield lambda **data: policy.merge(SETTINGS, {"data": data_of(data)}, "merge-patch")
-    policy.create(f"/api/v1/namespaces/{NAMESPACE}/configmaps", {"metadata": {"name": "larder-sidecar"}})
+    policy.create(
+        f"/api/v1/namespaces/{NAMESPACE}/configmaps", {"metadata": {"name": "larder-sidecar"}}
+    )
     data = {key: None for key in policy.get(SETTINGS).object.get("data", {})} | before
     assert policy.merge(SETTINGS, {"data": data}, "merge-patch")
     until(lambda: made_with(policy, "64Mi"), "the settings are back", PATIENCE)

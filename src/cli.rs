@@ -178,6 +178,9 @@ pub struct InjectorArgs {
     /// The API server's port.
     #[arg(long, value_name = "PORT", env = "KUBERNETES_SERVICE_PORT", default_value_t = 443)]
     pub kubernetes_port: u16,
+    /// How often to look whether Secret and caBundle are as they should be.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub check_interval: Duration,
     /// How long requests are taken after SIGTERM, while the API server may not have heard of it.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub drain_delay: Duration,

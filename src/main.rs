@@ -203,6 +203,7 @@ fn webhook_options(
                 service: args.service,
                 ca_secret: args.ca_secret,
                 webhook_configuration: args.webhook_configuration,
+                interval: args.check_interval.max(Duration::from_secs(1)),
             })
         }
     };

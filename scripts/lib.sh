@@ -15,6 +15,7 @@ versitygw_version=1.8.0
 deny_version=0.20.2
 cassandra_version=5.0.8
 dynamodb_local_version=3.1.0
+kubernetes_version=1.37.2
 
 case $cache/ in
   "$root"/*) echo "LARDER_CACHE_DIR must lie outside the checkout, is \`$cache\`" >&2; exit 64 ;;
@@ -104,6 +105,16 @@ install_dynamodb_local() {
   maven_jars "software.amazon.dynamodb:DynamoDBLocal:$dynamodb_local_version"
 }
 
+# Kubernetes' API server, its database and its clients. What they are built of is pinned beside the tests.
+install_kubernetes() { # some 8 minutes on 2 cores, once
+  need go golang-go "install Go 1.26 (the distribution's may be too old)"
+  local v=k8s.io/component-base/version minor=${kubernetes_version#*.}
+  CGO_ENABLED=0 go build -C "$root/tests/kubernetes/build" -p "$(nproc)" -trimpath -o "$into/" \
+    -ldflags "-s -w -X $v.gitVersion=v$kubernetes_version -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*}" \
+    go.etcd.io/etcd/server/v3 helm.sh/helm/v4/cmd/helm k8s.io/kubernetes/cmd/{kube-apiserver,kubectl}
+  mv "$into/server" "$into/etcd"
+}
+
 # A venv cannot be moved: it is made in its place, and a stamp says that it is whole.
 install_feast() {
   [ -e "$venv/whole" ] && return
@@ -122,3 +133,4 @@ versitygw=$cache/versitygw-$versitygw_version
 deny=$cache/cargo-deny-$deny_version
 cassandra=$cache/cassandra-$cassandra_version
 dynamodb_local=$cache/dynamodb-local-$dynamodb_local_version
+kubernetes=$cache/kubernetes-$kubernetes_version

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use larder::{
     app::{self, LookAgain, StartError},
-    cli::{Cli, Command, OnBadConfig},
+    cli::{Cli, Command, InjectorArgs, OnBadConfig},
     config::{self, Config, LogFormat, ProcessSettings, Sources, Surroundings},
     injector::{Ended, Inject},
     net::ListenAddress,
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Ready(args) => ready(&args.address()),
         Command::Drain { quiet, max_wait, .. } => drain(&sources, quiet, max_wait),
         Command::Inject(args) => inject(&args.into()),
+        Command::Injector(args) => injector(*args),
         Command::ConfigSchema => Ok(say(&config::json_schema())),
     };
     ended.unwrap_or_else(|error| {
@@ -79,7 +80,7 @@ fn serve(sources: Sources, on_bad_config: OnBadConfig, began: Instant) -> anyhow
         return Ok(ExitCode::from(WRONG_USAGE));
     }
 
-    let log = Log::set_up(&process);
+    let log = Log::set_up(process.log_filter.clone(), process.log_format);
     let look_again = (on_bad_config == OnBadConfig::Wait).then(|| -> LookAgain {
         Arc::new(move || {
             let found = look();
@@ -150,6 +151,39 @@ fn inject(inject: &Inject) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Answers the API server until it is told to stop.
+#[cfg(feature = "injector")]
+fn injector(args: InjectorArgs) -> anyhow::Result<ExitCode> {
+    use larder::injector::webhook::{self, StartError};
+    Log::set_up(args.log_level.targets(), args.log_format);
+    let options = match args.options() {
+        Ok(options) => options,
+        Err(error) => {
+            complain(&format!("larder: {error}"));
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
+    // What takes time is one pod after the other; two threads, so that none holds up health.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ran = runtime.block_on(async { webhook::run(options, told_to_stop()?).await });
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match ran {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ StartError::Files(_)) => {
+            complain(&error.to_string());
+            Ok(ExitCode::from(WRONG_USAGE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(feature = "injector"))]
+fn injector(_: InjectorArgs) -> anyhow::Result<ExitCode> {
+    complain("larder: this binary was built without the Cargo feature `injector`");
+    Ok(ExitCode::from(WRONG_USAGE))
+}
+
 fn single_threaded() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
@@ -164,7 +198,7 @@ fn check(sources: &Sources) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(WRONG_USAGE));
         }
     };
-    Log::set_up(&process);
+    Log::set_up(process.log_filter.clone(), process.log_format);
     let registry = single_threaded()?.block_on(app::load_registry(&config))?;
     let mut doubts: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     doubts.extend(registry.warnings.iter().cloned());
@@ -212,7 +246,7 @@ struct Log {
 }
 
 impl Log {
-    fn set_up(process: &ProcessSettings) -> Self {
+    fn set_up(filter: Targets, format: LogFormat) -> Self {
         let (text_filter, text) = reload::Layer::new(Targets::new());
         let (json_filter, json) = reload::Layer::new(Targets::new());
         let layer = || tracing_subscriber::fmt::layer().with_writer(io::stderr);
@@ -220,14 +254,16 @@ impl Log {
         let json_layer = layer().json().flatten_event(true).with_filter(json_filter);
         tracing_subscriber::registry().with(vec![text_layer.boxed(), json_layer.boxed()]).init();
         let log = Self { text, json };
-        log.follow(process);
+        log.set(&filter, format);
         log
     }
 
     fn follow(&self, process: &ProcessSettings) {
-        let filter = |format| {
-            if format == process.log_format { process.log_filter.clone() } else { Targets::new() }
-        };
+        self.set(&process.log_filter, process.log_format);
+    }
+
+    fn set(&self, targets: &Targets, wanted: LogFormat) {
+        let filter = |format| if format == wanted { targets.clone() } else { Targets::new() };
         // Fails only once there is no log any more.
         let _ = self.text.reload(filter(LogFormat::Text));
         let _ = self.json.reload(filter(LogFormat::Json));

@@ -23,6 +23,8 @@ mod settings;
 mod sidecar;
 mod splice;
 mod text;
+#[cfg(feature = "injector")]
+pub mod webhook;
 
 pub use command::{Ended, Inject};
 pub use manifest::{Manifest, ManifestError, Object, inject_manifest, read_settings};

@@ -1,4 +1,5 @@
-//! Accept loops: HTTP/1.1 and HTTP/2 (h2c) told apart on one socket, and drained in the end.
+//! Accept loops: HTTP/1.1 and HTTP/2 told apart on one socket, in the clear or over TLS, and drained
+//! in the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,8 +59,30 @@ impl Server {
         opening: impl Future<Output = Listener> + Send + 'static,
         routes: Routes,
     ) -> Serving {
+        self.accept(opening, routes, Security::Plain)
+    }
+
+    /// As [`serve`](Self::serve), over TLS. HTTP/2 is spoken where the client and `tls` agree on it
+    /// by ALPN.
+    #[cfg(feature = "tls")]
+    pub fn serve_tls(
+        &self,
+        opening: impl Future<Output = Listener> + Send + 'static,
+        routes: Routes,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Serving {
+        self.accept(opening, routes, Security::Tls(tls.into()))
+    }
+
+    fn accept(
+        &self,
+        opening: impl Future<Output = Listener> + Send + 'static,
+        routes: Routes,
+        security: Security,
+    ) -> Serving {
         let stop = self.stop.child_token();
         let accept = Accept {
+            security,
             protocols: self.protocols.clone(),
             connections: Arc::clone(&self.connections),
             permits: Arc::clone(&self.permits),
@@ -99,6 +122,14 @@ impl Server {
     }
 }
 
+/// What a connection's bytes go through.
+#[derive(Clone)]
+enum Security {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(tokio_rustls::TlsAcceptor),
+}
+
 /// A listener that is served.
 #[derive(Debug)]
 pub struct Serving {
@@ -116,6 +147,7 @@ impl Serving {
 }
 
 struct Accept {
+    security: Security,
     protocols: auto::Builder<TokioExecutor>,
     connections: Arc<GracefulShutdown>,
     permits: Arc<Semaphore>,
@@ -141,6 +173,7 @@ impl Accept {
     }
 
     fn spawn(&self, connection: Connection, permit: tokio::sync::OwnedSemaphorePermit) {
+        let security = self.security.clone();
         let protocols = self.protocols.clone();
         let service = TowerToHyperService::new(self.routes.clone());
         let watcher = self.connections.watcher();
@@ -156,11 +189,50 @@ impl Accept {
             if !spoke {
                 return;
             }
-            let io = TokioIo::new(connection.into_stream());
-            let served = protocols.serve_connection(io, service).into_owned();
-            if let Err(error) = watcher.watch(served).await {
+            let stream = connection.into_stream();
+            let served = match security {
+                Security::Plain => {
+                    let served = protocols.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(served.into_owned()).await
+                }
+                #[cfg(feature = "tls")]
+                Security::Tls(acceptor) => {
+                    let Some((protocols, stream)) = shake(acceptor, stream, protocols, stop).await
+                    else {
+                        return;
+                    };
+                    let served = protocols.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(served.into_owned()).await
+                }
+            };
+            if let Err(error) = served {
                 debug!(%error, "a connection ended with an error");
             }
         });
+    }
+}
+
+/// Shakes hands, within [`HEAD_TIMEOUT`]. The protocol is the one that was agreed on: a client that
+/// agreed on one and is silent would not tell it by its first bytes.
+#[cfg(feature = "tls")]
+async fn shake<S: super::listener::Stream>(
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: S,
+    protocols: auto::Builder<TokioExecutor>,
+    stop: CancellationToken,
+) -> Option<(auto::Builder<TokioExecutor>, tokio_rustls::server::TlsStream<S>)> {
+    let shaken = tokio::select! {
+        () = stop.cancelled() => return None,
+        shaken = time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken.ok()?,
+    };
+    match shaken {
+        Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            Some((protocols.http2_only(), stream))
+        }
+        Ok(stream) => Some((protocols.http1_only(), stream)),
+        Err(error) => {
+            debug!(%error, "a TLS handshake failed");
+            None
+        }
     }
 }

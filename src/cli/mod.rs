@@ -1,5 +1,8 @@
 //! The command line.
 
+mod inject;
+mod injector;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
@@ -7,9 +10,9 @@ use clap::{
     parser::ValueSource,
 };
 
+pub use self::{inject::InjectArgs, injector::InjectorArgs};
 use crate::{
     config::{Flag, Sources},
-    injector::Inject,
     net::ListenAddress,
 };
 
@@ -78,8 +81,12 @@ pub enum Command {
         from: ConfigFlags,
     },
     /// Put larder into manifests of Kubernetes, beside the containers of their pods.
-    #[command(after_help = INJECT)]
+    #[command(after_help = inject::HELP)]
     Inject(InjectArgs),
+    /// Answer Kubernetes' API server when it asks what to add to a pod: an admission webhook that
+    /// adds larder to pods with the label larder.dev/inject=enabled.
+    #[command(after_help = injector::HELP)]
+    Injector(Box<InjectorArgs>),
     /// Print the JSON schema of larder.yaml, for editors.
     ConfigSchema,
 }
@@ -130,61 +137,6 @@ impl ReadyArgs {
     }
 }
 
-const INJECT: &str = "\
-Reads Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs,
-CronJobs and Lists of them, as YAML or JSON, and writes all of what it read, with larder in those
-pod templates that have the label larder.dev/inject: enabled. What is not changed stays as it is,
-comments and order, too. Once more over its own output, it changes nothing; or, with another image
-or other settings, the container larder alone.
-
-Examples:
-  larder inject -f deployment.yaml | kubectl apply -f -
-  helm template my-chart | larder inject -f - --set image=registry.example/larder:1.2.3
-  kubectl get deployment ranker -o yaml | larder inject --all -f - | kubectl apply -f -
-  larder inject --check -f deployment.yaml                     in CI: is it up to date?
-
-Settings, and what they are by default:
-  image           ghcr.io/larder/larder:VERSION
-  config          larder   the ConfigMap with feature_store.yaml and, if wanted, larder.yaml
-  env-from                 a Secret whose keys become variables of larder
-  cpu-request     100m     memory-request  64Mi
-  cpu-limit                memory-limit    256Mi
-  disk                     a volume of this size keeps the registry over restarts: 1Gi
-  store-ports              ports that bypass a mesh's proxy: 6379,6380
-  log-level                off, error, warn, info, debug or trace
-A pod may ask for something else, by annotation: larder.dev/memory-limit: 512Mi. By
-larder.dev/containers: server,worker only these containers are told where larder is.
-
-Exit codes: 0 done; 1 a manifest that cannot be read, or with --check: something would change;
-64 wrong command line or settings. When it fails, nothing is written.";
-
-/// What `inject` is told.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
-pub struct InjectArgs {
-    /// A manifest, or `-` for the standard input. May be repeated.
-    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
-    /// Settings of the platform: the ConfigMap larder-sidecar, or a mapping of keys to values.
-    #[arg(long, value_name = "FILE")]
-    settings: Option<PathBuf>,
-    /// One setting, over those: --set memory-limit=512Mi. May be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
-    set: Vec<(String, String)>,
-    /// Inject into pod templates without the label, too.
-    #[arg(long)]
-    all: bool,
-    /// Write no manifests, only what would change; exit with 1 if something would.
-    #[arg(long)]
-    check: bool,
-}
-
-impl From<InjectArgs> for Inject {
-    fn from(args: InjectArgs) -> Self {
-        let InjectArgs { files, settings, set, all, check } = args;
-        Self { files, settings, set, all, check }
-    }
-}
-
 /// Where the configuration is, and what stands for keys of it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFlags {
@@ -226,13 +178,6 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE, as in memory-limit=512Mi".to_owned()),
-    }
-}
-
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = text.parse::<jiff::SignedDuration>().ok();
     let duration = duration.and_then(|duration| Duration::try_from(duration).ok());
@@ -246,7 +191,7 @@ impl Command {
             Self::Serve { from, .. } | Self::Check { from } | Self::Drain { from, .. } => {
                 Some(from)
             }
-            Self::Ready(_) | Self::Inject(_) | Self::ConfigSchema => None,
+            Self::Ready(_) | Self::Inject(_) | Self::Injector(_) | Self::ConfigSchema => None,
         }
     }
 }
@@ -334,6 +279,7 @@ fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::injector::Inject;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -362,6 +308,7 @@ mod tests {
         let flags: Vec<_> = sources.flags.iter().map(|flag| (&*flag.key, &*flag.value)).collect();
         assert_eq!(flags, [("listen", "[\":1\"]"), ("admin", "\"off\"")]);
     }
+
     #[test]
     fn what_serving_is_told_means_nothing_to_other_commands() {
         for line in [

@@ -166,6 +166,7 @@ CASES = {
     "requests above limits": Case(
         pod({"cpu-request": "3", "cpu-limit": "2", "memory-request": "1Gi"})
     ),
+    "an annotation that means nothing": Case(pod({"memory-limt": "1Gi"}), bad=("memory-limt",)),
     "store ports beside the author's": Case(
         pod({"store-ports": "6379", "traffic.sidecar.istio.io/excludeOutboundPorts": "80"})
     ),

@@ -117,6 +117,13 @@ def test_a_bad_annotation_is_said_and_the_setting_used(policy, key):
         assert json.dumps(value[:20], ensure_ascii=False)[:-1] in made.warnings[0]
 
 
+def test_an_annotation_that_means_nothing_is_said(policy):
+    said = policy.pod(pods.pod({"memory-limt": "1Gi"})).warnings
+    assert len(said) == 1 and said[0].endswith(
+        "annotations that mean nothing: larder.dev/memory-limt"
+    )
+
+
 def test_what_is_bad_and_what_was_not_added_are_both_said_and_audited(policy):
     case = CASES["bad, and not there"]
     made = policy.pod(case.pod)

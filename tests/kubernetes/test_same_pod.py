@@ -1,11 +1,12 @@
 """Whichever way larder comes into a pod, it is the same pod, but for the name of the way."""
 
+import json
 
 import pytest
 
 from pods import CASES
 from release import sidecar
-from ways import by_hand, comparable, make, manifest, policy, prepare, webhook
+from ways import by_hand, comparable, inject, make, manifest, policy, prepare, read, webhook
 
 WAYS = ("cli", "policy", "webhook")
 
@@ -57,3 +58,48 @@ def test_what_is_wrong_is_said_and_nothing_else(made, name, way):
         assert any(f"larder.dev/{key}" in warning for warning in said), said
     assert any(case.why in warning for warning in said) or not case.why, said
     assert bool(said) == bool(case.bad or case.why), said
+
+
+def workload(kind, template):
+    """An object that makes pods of a template."""
+    one = {"kind": kind, "metadata": {"name": "model", "namespace": "default"}}
+    labels = template["metadata"]["labels"]
+    if kind == "Job":
+        return {"apiVersion": "batch/v1", **one, "spec": {"template": template}}
+    if kind == "CronJob":
+        job = {"spec": {"template": template}}
+        return {
+            "apiVersion": "batch/v1",
+            **one,
+            "spec": {"schedule": "0 * * * *", "jobTemplate": job},
+        }
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", **one, "spec": spec}
+
+
+def template_of(made):
+    spec = made["spec"]
+    return spec.get("jobTemplate", {}).get("spec", spec)["template"]
+
+
+@pytest.mark.parametrize("name", ["behind Istio, before the rest", "everything"])
+@pytest.mark.parametrize(
+    "kind", ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"]
+)
+def test_a_template_gets_what_its_pods_would(cluster, made, kind, name):
+    """The API server takes what is printed, and its pods are those of the other ways."""
+    case = CASES[name]
+    policy = "Never" if "Job" in kind else "Always"
+    metadata = {
+        key: case.pod["metadata"][key]
+        for key in ("labels", "annotations")
+        if key in case.pod["metadata"]
+    }
+    template = {"metadata": metadata, "spec": case.pod["spec"] | {"restartPolicy": policy}}
+    printed, said = inject(stdin=json.dumps(workload(kind, template)))
+    cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=printed)
+    template = template_of(*read(cluster, printed))
+    pod = {"metadata": template["metadata"] | {"name": "model"}, "spec": template["spec"]}
+    found, expected = comparable(cluster.pod(pod)), comparable(made["policy"][name])
+    expected["spec"]["restartPolicy"] = policy
+    assert found == expected

@@ -1,20 +1,20 @@
-//! Accept loops: HTTP/1.1 and HTTP/2 (h2c) told apart on one socket, and drained in the end.
+//! Accept loops: HTTP/1.1 and HTTP/2 told apart on one socket, in the clear or over TLS, and drained
+//! in the end.
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{sync::Semaphore, time};
+use tokio::{sync::Semaphore, task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{Listener, listener::Connection};
+use super::{Listener, Routes, listener::Connection};
 
-/// Serves one router at any number of listeners, until it is drained.
+/// Serves at any number of listeners, until it is drained.
 pub struct Server {
     protocols: auto::Builder<TokioExecutor>,
     connections: Arc<GracefulShutdown>,
@@ -53,16 +53,57 @@ impl Server {
         }
     }
 
-    /// Accepts at `listener` from now on, in the background.
-    pub fn serve(&self, listener: Listener, router: Router) {
+    /// Accepts in the background, as soon as the listener is open.
+    pub fn serve(
+        &self,
+        opening: impl Future<Output = Listener> + Send + 'static,
+        routes: Routes,
+    ) -> Serving {
+        self.accept(opening, routes, Security::Plain)
+    }
+
+    /// As [`serve`](Self::serve), over TLS. HTTP/2 is spoken where the client and `tls` agree on it
+    /// by ALPN.
+    #[cfg(feature = "tls")]
+    pub fn serve_tls(
+        &self,
+        opening: impl Future<Output = Listener> + Send + 'static,
+        routes: Routes,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Serving {
+        self.accept(opening, routes, Security::Tls(tls.into()))
+    }
+
+    fn accept(
+        &self,
+        opening: impl Future<Output = Listener> + Send + 'static,
+        routes: Routes,
+        security: Security,
+    ) -> Serving {
+        let stop = self.stop.child_token();
         let accept = Accept {
+            security,
             protocols: self.protocols.clone(),
             connections: Arc::clone(&self.connections),
             permits: Arc::clone(&self.permits),
             stop: self.stop.clone(),
-            router,
+            routes,
         };
-        self.loops.spawn(accept.run(listener));
+        let closed = stop.clone();
+        let accepting = self.loops.spawn(async move {
+            let run = async { accept.run(opening.await).await };
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = run => {}
+            }
+        });
+        Serving { stop, accepting }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let permits = Arc::clone(&self.permits);
+        move || MAX_CONNECTIONS - permits.available_permits()
     }
 
     /// Waits for the requests under way, for `grace` at most. `false` if some were cut off.
@@ -81,27 +122,46 @@ impl Server {
     }
 }
 
+/// What a connection's bytes go through.
+#[derive(Clone)]
+enum Security {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(tokio_rustls::TlsAcceptor),
+}
+
+/// A listener that is served.
+#[derive(Debug)]
+pub struct Serving {
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Accepts no more, and waits until the listener is closed. Its connections live on.
+    pub async fn close(self) {
+        self.stop.cancel();
+        // It does not panic; and if it did, it would be closed, too.
+        let _ = self.accepting.await;
+    }
+}
+
 struct Accept {
+    security: Security,
     protocols: auto::Builder<TokioExecutor>,
     connections: Arc<GracefulShutdown>,
     permits: Arc<Semaphore>,
     stop: CancellationToken,
-    router: Router,
+    routes: Routes,
 }
 
 impl Accept {
+    /// Runs until it is dropped.
     async fn run(self, listener: Listener) {
         loop {
             let permit = Arc::clone(&self.permits).acquire_owned();
-            let accepted = async {
-                let permit = permit.await.expect("the semaphore is never closed");
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                () = self.stop.cancelled() => return,
-                accepted = accepted => accepted,
-            };
-            match accepted {
+            let permit = permit.await.expect("the semaphore is never closed");
+            match listener.accept().await {
                 Ok(connection) => self.spawn(connection, permit),
                 Err(error) => {
                     // Out of file descriptors, mostly: a moment later there may be some.
@@ -113,8 +173,9 @@ impl Accept {
     }
 
     fn spawn(&self, connection: Connection, permit: tokio::sync::OwnedSemaphorePermit) {
+        let security = self.security.clone();
         let protocols = self.protocols.clone();
-        let service = TowerToHyperService::new(self.router.clone());
+        let service = TowerToHyperService::new(self.routes.clone());
         let watcher = self.connections.watcher();
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -128,11 +189,50 @@ impl Accept {
             if !spoke {
                 return;
             }
-            let io = TokioIo::new(connection.into_stream());
-            let served = protocols.serve_connection(io, service).into_owned();
-            if let Err(error) = watcher.watch(served).await {
+            let stream = connection.into_stream();
+            let served = match security {
+                Security::Plain => {
+                    let served = protocols.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(served.into_owned()).await
+                }
+                #[cfg(feature = "tls")]
+                Security::Tls(acceptor) => {
+                    let Some((protocols, stream)) = shake(acceptor, stream, protocols, stop).await
+                    else {
+                        return;
+                    };
+                    let served = protocols.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(served.into_owned()).await
+                }
+            };
+            if let Err(error) = served {
                 debug!(%error, "a connection ended with an error");
             }
         });
+    }
+}
+
+/// Shakes hands, within [`HEAD_TIMEOUT`]. The protocol is the one that was agreed on: a client that
+/// agreed on one and is silent would not tell it by its first bytes.
+#[cfg(feature = "tls")]
+async fn shake<S: super::listener::Stream>(
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: S,
+    protocols: auto::Builder<TokioExecutor>,
+    stop: CancellationToken,
+) -> Option<(auto::Builder<TokioExecutor>, tokio_rustls::server::TlsStream<S>)> {
+    let shaken = tokio::select! {
+        () = stop.cancelled() => return None,
+        shaken = time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken.ok()?,
+    };
+    match shaken {
+        Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            Some((protocols.http2_only(), stream))
+        }
+        Ok(stream) => Some((protocols.http1_only(), stream)),
+        Err(error) => {
+            debug!(%error, "a TLS handshake failed");
+            None
+        }
     }
 }

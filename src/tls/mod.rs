@@ -1,15 +1,24 @@
-//! TLS towards stores and registries: whom larder trusts, and as whom it appears.
+//! TLS towards stores and registries: whom larder trusts, and as whom it appears. And what a server
+//! of larder's own shows.
 //!
 //! Settings are plain data, there whatever is built in. The files are read when a connection is
 //! made, so that renewed certificates are used from the next connection on.
 
 #[cfg(feature = "tls")]
 mod client;
+#[cfg(feature = "tls")]
+mod server;
+#[cfg(feature = "tls")]
+mod validity;
 
 use std::path::PathBuf;
 
 #[cfg(feature = "tls")]
-pub use self::client::{TlsError, client_config};
+pub use self::{
+    client::{TlsError, client_config},
+    server::{BadCertificate, ServedCertificate, server_config},
+    validity::Validity,
+};
 
 /// How a client speaks TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,232 @@
+//! `AdmissionReview` v1: what the API server asks, and the answer. Pure.
+//!
+//! A pod is never refused: whatever cannot be done is said in a warning, and the pod passes as it
+//! is.
+
+use std::{
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+
+use crate::injector::{Outcome as Sidecar, Patch, Reason, Settings, Way, asks, inject};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The pod gets larder.
+    Injected,
+    /// There is nothing to do, or nothing that can be done.
+    Skipped,
+    /// It is no request, or its pod cannot be read.
+    Invalid,
+}
+
+/// An answer, and what is told of it.
+#[derive(Debug)]
+pub struct Answered {
+    /// The `AdmissionReview` that goes back.
+    pub body: String,
+    /// What became of the request.
+    pub outcome: Outcome,
+    /// Whose pod it is.
+    pub pod: PodName,
+    /// What the API server tells the user.
+    pub warnings: Vec<String>,
+}
+
+/// A pod's name, as far as it has one yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name, or else `generateName`, which the API server makes a name of.
+    pub name: String,
+}
+
+/// Text that is no `AdmissionReview` of version 1 with a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected an AdmissionReview of admission.k8s.io/v1 with a request: {0}")]
+pub struct NotAReview(String);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Request<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    kind: Kind,
+    #[serde(borrow)]
+    operation: Cow<'a, str>,
+    #[serde(default)]
+    sub_resource: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(borrow, default)]
+    object: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(default)]
+    group: String,
+    version: String,
+    kind: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    warnings: &'a [String],
+}
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+
+/// The API server cuts warnings off when they are longer, or 4096 characters together.
+const MAX_WARNING_CHARS: usize = 256;
+const MAX_WARNINGS: usize = 16;
+
+/// Values in a pod: it bounds what a pod takes once it is read. The largest that Kubernetes can
+/// keep has a tenth of that.
+const MAX_VALUES: usize = 500_000;
+
+/// Answers a request.
+///
+/// # Errors
+///
+/// If it is none: there is nobody to answer.
+pub fn answer(body: &[u8], settings: &Settings) -> Result<Answered, NotAReview> {
+    let review: Review<'_> =
+        serde_json::from_slice(body).map_err(|error| NotAReview(error.to_string()))?;
+    if (&*review.api_version, &*review.kind) != (API_VERSION, KIND) {
+        let (version, kind) = (review.api_version, review.kind);
+        return Err(NotAReview(format!("this is a {kind:.60} of {version:.60}")));
+    }
+    let request = review.request;
+    let pod = (request.is_new_pod()).then(|| request.object.map(RawValue::get)).flatten();
+    let decided = match pod {
+        Some(pod) => Decided::on(pod, settings),
+        None => Decided::skip(None),
+    };
+    let Decided { outcome, patch, mut warnings, name } = decided;
+    warnings.truncate(MAX_WARNINGS);
+    warnings.iter_mut().for_each(shorten);
+    let patch = patch.map(|patch| STANDARD.encode(serde_json::to_vec(&patch).expect("a patch is JSON")));
+    let answer = Answer {
+        api_version: API_VERSION,
+        kind: KIND,
+        response: Response {
+            uid: &request.uid,
+            allowed: true,
+            patch_type: patch.is_some().then_some("JSONPatch"),
+            patch,
+            warnings: &warnings,
+        },
+    };
+    let body = serde_json::to_string(&answer).expect("text and lists of text are JSON");
+    let pod = PodName { namespace: request.namespace, name };
+    Ok(Answered { body, outcome, pod, warnings })
+}
+
+impl Request<'_> {
+    /// Whether a pod is made. Anything else is sent only if the webhook's rules were changed.
+    fn is_new_pod(&self) -> bool {
+        let Kind { group, version, kind } = &self.kind;
+        (&**group, &**version, &**kind) == ("", "v1", "Pod")
+            && self.operation == "CREATE"
+            && self.sub_resource.is_empty()
+    }
+}
+
+/// What is to be done with a pod.
+struct Decided {
+    outcome: Outcome,
+    patch: Option<Patch>,
+    warnings: Vec<String>,
+    name: String,
+}
+
+impl Decided {
+    fn on(pod: &str, settings: &Settings) -> Self {
+        let values = pod.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+        if values > MAX_VALUES {
+            return Self::invalid("it is too large");
+        }
+        // Deeper than serde_json reads is deeper than any pod.
+        let Ok(pod) = serde_json::from_str::<Value>(pod) else {
+            return Self::invalid("it is nested too deeply, or no pod");
+        };
+        // Kubernetes would refuse the pod, where the webhook must not fail.
+        let decided = catch_unwind(AssertUnwindSafe(|| Self::on_parsed(&pod, settings)));
+        let decided = decided.unwrap_or_else(|_| Self::invalid("of an error within larder"));
+        Self { name: name_of(&pod), ..decided }
+    }
+
+    fn on_parsed(pod: &Value, settings: &Settings) -> Self {
+        if !asks(pod) {
+            return Self::skip(None);
+        }
+        match inject(pod, settings, Way::Webhook) {
+            Sidecar::Injected { patch, warnings } => Self {
+                outcome: Outcome::Injected,
+                patch: (!patch.is_empty()).then_some(patch),
+                warnings,
+                name: String::new(),
+            },
+            Sidecar::Unchanged(Reason::AlreadyThere) => Self::skip(None),
+            Sidecar::Unchanged(reason) => Self::skip(Some(reason)),
+        }
+    }
+
+    fn skip(why: Option<Reason>) -> Self {
+        let warning = |reason: Reason| format!("larder is not added to the pod: {reason}");
+        let warnings = why.map(warning).into_iter().collect();
+        Self { outcome: Outcome::Skipped, patch: None, warnings, name: String::new() }
+    }
+
+    fn invalid(why: &str) -> Self {
+        let warnings = vec![format!("larder is not added to the pod: {why}")];
+        Self { outcome: Outcome::Invalid, patch: None, warnings, name: String::new() }
+    }
+}
+
+/// A pod that a controller makes has no name yet.
+fn name_of(pod: &Value) -> String {
+    let text = |key: &str| pod["metadata"][key].as_str().filter(|name| !name.is_empty());
+    text("name").or_else(|| text("generateName")).unwrap_or_default().to_owned()
+}
+
+fn shorten(warning: &mut String) {
+    if let Some((end, _)) = warning.char_indices().nth(MAX_WARNING_CHARS) {
+        warning.truncate(end);
+    }
+}

@@ -1,0 +1,286 @@
+//! Certificates of the injector's own: an authority in a Secret that all replicas share, a
+//! certificate of this replica's in memory, and the authority in `caBundle` of the webhook.
+//!
+//! ```text
+//!  look --> Secret there? --no--> make it (409: another replica did; read that)
+//!   ^          | yes
+//!   |       two thirds over? --yes--> replace it (409: another replica did)
+//!   |          |
+//!   |       in caBundle? --no--> put it in, beside the one before
+//!   |          |
+//!   |       sign, show: the first at once; one of a new authority when the bundle has been seen
+//!   |          |                                                   with it by an earlier look
+//!   +--- a minute, or backoff after a failure
+//! ```
+//!
+//! Whatever fails, what is shown stays: an API server that is away ends nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::BackoffBuilder;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Readiness,
+    authority::{self, Authority, BadAuthority},
+    bundle,
+    cluster::{Cluster, ClusterError, metadata},
+    metrics::InjectorMetrics,
+};
+use crate::{
+    clock,
+    tls::{BadCertificate, ServedCertificate, Validity},
+};
+
+/// Which objects are looked after.
+#[derive(Clone, Debug)]
+pub struct SelfSigned {
+    /// Where they are.
+    pub cluster: Cluster,
+    /// The injector's namespace.
+    pub namespace: String,
+    /// The Service that the API server calls.
+    pub service: String,
+    /// The Secret of the authority.
+    pub ca_secret: String,
+    /// The MutatingWebhookConfiguration.
+    pub webhook_configuration: String,
+}
+
+/// Looks after them.
+pub(super) struct Keeper {
+    settings: SelfSigned,
+    served: Arc<ServedCertificate>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<InjectorMetrics>,
+    shown: Option<Shown>,
+}
+
+/// The certificate that is shown.
+struct Shown {
+    authority: CertificateDer<'static>,
+    validity: Validity,
+}
+
+/// What a look came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// All is as it should be.
+    Settled,
+    /// The new authority was put into the bundle; what it signed is shown after the next look.
+    Announced,
+}
+
+/// Why a look failed.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(
+        "secret `{0}` holds no authority that can be used; delete it, and a new one is made"
+    )]
+    BadSecret(String, #[source] BadAuthority),
+    #[error("a certificate cannot be made")]
+    Make(#[source] BadAuthority),
+    #[error("the certificate that was made cannot be shown")]
+    Show(#[from] BadCertificate),
+    #[error("mutatingwebhookconfiguration `{0}` has no webhooks")]
+    NoWebhooks(String),
+}
+
+/// Between two looks. `caBundle` may be set back by whoever applies the manifests again.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Until what was announced is shown: the API server takes up a changed bundle within a second.
+const ANNOUNCED: Duration = Duration::from_secs(10);
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    pub(super) fn new(
+        settings: SelfSigned,
+        served: Arc<ServedCertificate>,
+        readiness: Arc<Readiness>,
+        metrics: Arc<InjectorMetrics>,
+    ) -> Self {
+        Self { settings, served, readiness, metrics, shown: None }
+    }
+
+    /// Looks after them until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let backoff = backon::ExponentialBuilder::new()
+            .with_min_delay(FIRST_RETRY)
+            .with_max_delay(INTERVAL)
+            .with_jitter()
+            .without_max_times();
+        let mut delays = backoff.build();
+        let mut failing: Option<String> = None;
+        loop {
+            let looked = tokio::select! {
+                () = stop.cancelled() => return,
+                looked = self.look(clock::now().unix_seconds) => looked,
+            };
+            let wait = match looked {
+                Ok(looked) => {
+                    self.readiness.certified(Ok(()));
+                    if failing.take().is_some() {
+                        info!("the certificates are looked after again");
+                    }
+                    delays = backoff.build();
+                    match looked {
+                        Looked::Settled => INTERVAL.mul_f64(fastrand::f64().mul_add(0.2, 0.9)),
+                        Looked::Announced => ANNOUNCED,
+                    }
+                }
+                Err(error) => {
+                    self.metrics.certificate_errors.increment(1);
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    self.readiness.certified(Err(error.clone()));
+                    // Said once, until it is another.
+                    if failing.as_ref() != Some(&error) {
+                        warn!(%error, "the certificates cannot be looked after");
+                        failing = Some(error);
+                    }
+                    delays.next().unwrap_or(INTERVAL)
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn look(&mut self, now: i64) -> Result<Looked, LookError> {
+        let authority = self.authority(now).await?;
+        if self.shown.is_none() {
+            // Nobody can be served worse than without a certificate.
+            self.show(&authority, now)?;
+        }
+        let was_announced = self.announce(&authority, now).await?;
+        let is_current = self.shown.as_ref().is_some_and(|shown| {
+            shown.authority == *authority.certificate() && !authority::is_due(shown.validity, now)
+        });
+        if is_current {
+            return Ok(Looked::Settled);
+        }
+        if !was_announced {
+            return Ok(Looked::Announced);
+        }
+        self.show(&authority, now)?;
+        Ok(Looked::Settled)
+    }
+
+    /// The authority of all replicas.
+    async fn authority(&self, now: i64) -> Result<Authority, LookError> {
+        let SelfSigned { namespace, ca_secret, .. } = &self.settings;
+        let secrets = format!("/api/v1/namespaces/{namespace}/secrets");
+        let path = format!("{secrets}/{ca_secret}");
+        let cluster = &self.settings.cluster;
+        let kept = match cluster.get(&path).await {
+            Ok(secret) => {
+                let authority = self.read(&secret)?;
+                if !authority.is_due(now) {
+                    return Ok(authority);
+                }
+                Some(secret)
+            }
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let made = Authority::make(now).map_err(LookError::Make)?;
+        let data = json!({
+            "tls.crt": STANDARD.encode(made.pem()),
+            "tls.key": STANDARD.encode(made.key_pem()),
+        });
+        let stored = match kept {
+            Some(mut secret) => {
+                secret["data"] = data;
+                cluster.replace(&path, &secret).await
+            }
+            None => {
+                let secret = json!({
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": metadata(ca_secret, None),
+                    "type": "kubernetes.io/tls",
+                    "data": data,
+                });
+                cluster.create(&secrets, &secret).await
+            }
+        };
+        match stored {
+            Ok(_) => {
+                info!(secret = ca_secret, "a certificate authority was made");
+                Ok(made)
+            }
+            // Another replica was faster.
+            Err(error) if error.is_conflict() => self.read(&cluster.get(&path).await?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self, secret: &Value) -> Result<Authority, LookError> {
+        let data = |key: &str| {
+            let text = secret["data"][key].as_str().unwrap_or_default();
+            STANDARD.decode(text).unwrap_or_default()
+        };
+        let name = &self.settings.ca_secret;
+        Authority::read(&data("tls.crt"), &data("tls.key"))
+            .map_err(|error| LookError::BadSecret(name.clone(), error))
+    }
+
+    /// Puts the authority into the bundle of each webhook. Whether it was in all of them before.
+    async fn announce(&self, authority: &Authority, now: i64) -> Result<bool, LookError> {
+        let name = &self.settings.webhook_configuration;
+        let path = format!(
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
+        );
+        let configuration = self.settings.cluster.get(&path).await?;
+        let webhooks = configuration["webhooks"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if webhooks.is_empty() {
+            return Err(LookError::NoWebhooks(name.clone()));
+        }
+        let changed: Vec<_> = webhooks
+            .iter()
+            .filter_map(|webhook| {
+                let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
+                let bundle = STANDARD.decode(bundle).unwrap_or_default();
+                let wanted = bundle::wanted(&bundle, authority.certificate(), now)?;
+                let client = json!({ "caBundle": STANDARD.encode(wanted) });
+                Some(json!({ "name": webhook["name"], "clientConfig": client }))
+            })
+            .collect();
+        if changed.is_empty() {
+            return Ok(true);
+        }
+        // With the version that was read: two replicas do not undo each other's change.
+        let version = &configuration["metadata"]["resourceVersion"];
+        let fields = json!({ "metadata": metadata(name, Some(version)), "webhooks": changed });
+        self.settings.cluster.merge(&path, &fields).await?;
+        info!(webhook_configuration = name, "the certificate authority was put into caBundle");
+        Ok(false)
+    }
+
+    fn show(&mut self, authority: &Authority, now: i64) -> Result<(), LookError> {
+        let SelfSigned { namespace, service, ca_secret, .. } = &self.settings;
+        let names = [
+            format!("{service}.{namespace}.svc"),
+            format!("{service}.{namespace}.svc.cluster.local"),
+            format!("{service}.{namespace}"),
+        ];
+        let leaf = authority
+            .sign(&names, now)
+            .map_err(|error| LookError::BadSecret(ca_secret.clone(), error))?;
+        let validity = self.served.replace(leaf.certificate.as_bytes(), leaf.key.as_bytes())?;
+        self.metrics.certificate_expiry.set(validity.not_after as f64);
+        self.shown = Some(Shown { authority: authority.certificate().clone(), validity });
+        info!(name = %names[0], "a certificate was made");
+        Ok(())
+    }
+}

@@ -152,10 +152,15 @@ def test_an_upgrade_counts_at_once_and_changes_the_way(cluster):
             larder = sidecar(cluster.pod(pods.pod()))
             return larder["resources"]["requests"]["cpu"] == "7m"
 
+        def left_alone():
+            made = cluster.pod(pods.pod())
+            return made and sidecar(made) is None
+
         until(counts, "the setting counts", PATIENCE)
         until(lambda: not cluster.pod(pods.pod(hostNetwork=True)), "pods are denied", PATIENCE)
         helm(cluster, "upgrade", *values("injection=webhook", "check=off"))
-        until(lambda: sidecar(cluster.pod(pods.pod())) is None, "the policy is gone", PATIENCE)
+        # The policy may go before the check that would have it.
+        until(left_alone, "the policies are gone", PATIENCE)
         assert cluster.get(WEBHOOK) and cluster.get(SETTINGS)
 
 
@@ -195,9 +200,8 @@ def test_the_injector_may_do_what_it_does_and_no_more(cluster):
             assert may(verb, "secrets", "larder-injector-ca")
             assert not may(verb, "secrets", "another")
             assert not may(verb, "secrets", "larder-injector-ca", "default")
-        assert (
-            may("create", "secrets") and not may("list", "secrets") and not may("delete", "secrets")
-        )
+        assert may("create", "secrets") and not may("list", "secrets")
+        assert not may("delete", "secrets", "larder-injector-ca")
         for verb in ("get", "patch"):
             assert may(verb, "mutatingwebhookconfigurations", "larder-injector", "")
             assert not may(verb, "mutatingwebhookconfigurations", "another", "")

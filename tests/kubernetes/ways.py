@@ -97,7 +97,7 @@ def make_certificate(certificate, key):
 
 def inject(*options, stdin):
     """What `larder inject` prints, and what it says."""
-    command = [LARDER, "inject", *options, "-"]
+    command = [LARDER, "inject", *options, "-f", "-"]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr

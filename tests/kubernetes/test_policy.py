@@ -7,6 +7,7 @@ import pytest
 import pods
 from pods import APP, BAD, CASES, FULL, ISTIO, STEP
 from release import API, NAMESPACE, PATIENCE, in_force, installed, sidecar
+from ways import comparable
 from world import until
 
 SETTINGS = f"/api/v1/namespaces/{NAMESPACE}/configmaps/larder-sidecar"
@@ -202,11 +203,12 @@ def test_a_changed_setting_counts_from_the_next_pod(policy, settings):
 
 
 def test_a_setting_that_is_missing_is_its_default(policy, settings):
-    settings(memory_request="32Mi", cpu_request=None, config=None, image=None, memory_limit=None)
+    usual = comparable(policy.pod(pods.pod()))
+    data = policy.get(SETTINGS).object["data"]
+    settings(**{key: None for key in data} | {"memory-request": "32Mi"})
     until(lambda: made_with(policy, "32Mi"), "the setting counts", PATIENCE)
-    larder = sidecar(policy.pod(pods.pod()))
-    assert larder["resources"]["requests"]["cpu"] == "100m"
-    assert larder["image"].startswith("ghcr.io/larder/larder:")
+    usual["spec"]["initContainers"][0]["resources"]["requests"]["memory"] = "32Mi"
+    assert comparable(policy.pod(pods.pod())) == usual
 
 
 @pytest.mark.parametrize("bad", [{"cpu_request": "lots"}, {"image": " "}, {"memory_limit": ""}])

@@ -11,8 +11,8 @@ use anyhow::Context;
 use clap::Parser;
 use larder::{
     app::{self, LookAgain, StartError},
-    cli::{Cli, Command, OnBadConfig},
-    config::{self, Config, LogFormat, ProcessSettings, Sources, Surroundings},
+    cli::{Cli, Command, InjectorArgs, OnBadConfig},
+    config::{self, AddressOrOff, Config, LogFormat, ProcessSettings, Sources, Surroundings},
     net::ListenAddress,
     probe::{self, Drained},
 };
@@ -43,10 +43,11 @@ fn main() -> ExitCode {
     };
     let sources = cli.sources();
     let ended = match cli.command {
-        Command::Serve { on_bad_config } => serve(sources, on_bad_config, began),
-        Command::Check => check(&sources),
+        Command::Serve { on_bad_config, .. } => serve(sources, on_bad_config, began),
+        Command::Check { .. } => check(&sources),
         Command::Ready(args) => ready(&args.address()),
-        Command::Drain { quiet, max_wait } => drain(&sources, quiet, max_wait),
+        Command::Drain { quiet, max_wait, .. } => drain(&sources, quiet, max_wait),
+        Command::Injector(args) => injector(*args),
         Command::ConfigSchema => Ok(say(&config::json_schema())),
     };
     ended.unwrap_or_else(|error| {
@@ -78,7 +79,7 @@ fn serve(sources: Sources, on_bad_config: OnBadConfig, began: Instant) -> anyhow
         return Ok(ExitCode::from(WRONG_USAGE));
     }
 
-    let log = Log::set_up(&process);
+    let log = Log::set_up(process.log_filter.clone(), process.log_format);
     let look_again = (on_bad_config == OnBadConfig::Wait).then(|| -> LookAgain {
         Arc::new(move || {
             let found = look();
@@ -139,6 +140,90 @@ fn drain(sources: &Sources, quiet: Duration, max_wait: Duration) -> anyhow::Resu
     Ok(ExitCode::SUCCESS)
 }
 
+/// Answers the API server until it is told to stop.
+#[cfg(feature = "injector")]
+fn injector(args: InjectorArgs) -> anyhow::Result<ExitCode> {
+    use larder::injector::webhook::{self, StartError};
+    Log::set_up(args.log_level.targets(), args.log_format);
+    let options = match webhook_options(args) {
+        Ok(options) => options,
+        Err(error) => {
+            complain(&format!("larder: {error:#}"));
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
+    // What takes time is one pod after the other; two threads, so that none holds up health.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ran = runtime.block_on(async { webhook::run(options, told_to_stop()?).await });
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match ran {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ StartError::Files(_)) => {
+            complain(&error.to_string());
+            Ok(ExitCode::from(WRONG_USAGE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(feature = "injector")]
+fn webhook_options(
+    args: InjectorArgs,
+) -> anyhow::Result<larder::injector::webhook::InjectorOptions> {
+    use larder::injector::webhook::{CertificateSource, Cluster, InjectorOptions, SelfSigned};
+    let certificate = match (args.tls_cert, args.tls_key) {
+        (Some(certificate), Some(key)) => CertificateSource::Files { certificate, key },
+        _ => {
+            let host = args.kubernetes_host.context(
+                "--self-signed needs the API server: KUBERNETES_SERVICE_HOST is not set, as it is \
+                 in a pod",
+            )?;
+            let namespace = match args.namespace {
+                Some(namespace) => namespace,
+                None => {
+                    let file = args.service_account_dir.join("namespace");
+                    let read = std::fs::read_to_string(&file);
+                    let read = read.with_context(|| {
+                        format!(
+                            "`{}` cannot be read; set POD_NAMESPACE, or --namespace",
+                            file.display()
+                        )
+                    })?;
+                    read.trim().to_owned()
+                }
+            };
+            CertificateSource::SelfSigned(SelfSigned {
+                cluster: Cluster {
+                    host,
+                    port: args.kubernetes_port,
+                    service_account: args.service_account_dir,
+                },
+                namespace,
+                service: args.service,
+                ca_secret: args.ca_secret,
+                webhook_configuration: args.webhook_configuration,
+            })
+        }
+    };
+    Ok(InjectorOptions {
+        settings: args.settings,
+        listen: args.listen,
+        admin: match args.admin {
+            AddressOrOff::Off => None,
+            AddressOrOff::At(address) => Some(address),
+        },
+        certificate,
+        drain_delay: args.drain_delay,
+    })
+}
+
+#[cfg(not(feature = "injector"))]
+fn injector(_: InjectorArgs) -> anyhow::Result<ExitCode> {
+    complain("larder: this binary was built without the Cargo feature `injector`");
+    Ok(ExitCode::from(WRONG_USAGE))
+}
+
 fn single_threaded() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
@@ -153,7 +238,7 @@ fn check(sources: &Sources) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(WRONG_USAGE));
         }
     };
-    Log::set_up(&process);
+    Log::set_up(process.log_filter.clone(), process.log_format);
     let registry = single_threaded()?.block_on(app::load_registry(&config))?;
     let mut doubts: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     doubts.extend(registry.warnings.iter().cloned());
@@ -201,7 +286,7 @@ struct Log {
 }
 
 impl Log {
-    fn set_up(process: &ProcessSettings) -> Self {
+    fn set_up(filter: Targets, format: LogFormat) -> Self {
         let (text_filter, text) = reload::Layer::new(Targets::new());
         let (json_filter, json) = reload::Layer::new(Targets::new());
         let layer = || tracing_subscriber::fmt::layer().with_writer(io::stderr);
@@ -209,14 +294,16 @@ impl Log {
         let json_layer = layer().json().flatten_event(true).with_filter(json_filter);
         tracing_subscriber::registry().with(vec![text_layer.boxed(), json_layer.boxed()]).init();
         let log = Self { text, json };
-        log.follow(process);
+        log.set(&filter, format);
         log
     }
 
     fn follow(&self, process: &ProcessSettings) {
-        let filter = |format| {
-            if format == process.log_format { process.log_filter.clone() } else { Targets::new() }
-        };
+        self.set(&process.log_filter, process.log_format);
+    }
+
+    fn set(&self, targets: &Targets, wanted: LogFormat) {
+        let filter = |format| if format == wanted { targets.clone() } else { Targets::new() };
         // Fails only once there is no log any more.
         let _ = self.text.reload(filter(LogFormat::Text));
         let _ = self.json.reload(filter(LogFormat::Json));

@@ -23,6 +23,7 @@ pub use self::{
     file::LogFormat,
     problem::{ConfigErrors, Origin, Problem},
     surroundings::Surroundings,
+    units::{AddressOrOff, LogFilter},
 };
 use crate::{
     api::ApiSettings,

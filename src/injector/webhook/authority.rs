@@ -153,8 +153,9 @@ impl Authority {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|_| BadAuthority::NoAuthority)?;
-        let name = ServerName::try_from(name)
-            .map_err(|error| BadAuthority::DoesNotVerify(rustls::Error::General(error.to_string())))?;
+        let name = ServerName::try_from(name).map_err(|error| {
+            BadAuthority::DoesNotVerify(rustls::Error::General(error.to_string()))
+        })?;
         let now = Duration::from_secs(now_unix.unsigned_abs());
         let now = UnixTime::since_unix_epoch(now);
         let verified = verifier.verify_server_cert(certificate, &[], &name, &[], now);

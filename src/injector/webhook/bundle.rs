@@ -17,11 +17,7 @@ const MAX_OTHERS: usize = 4;
 ///
 /// Older authorities go when their time is over, or the own one is no longer new. Newer ones stay:
 /// another replica made them, and the Secret will show them at the next look.
-pub(super) fn wanted(
-    bundle: &[u8],
-    own: &CertificateDer<'_>,
-    now_unix: i64,
-) -> Option<String> {
+pub(super) fn wanted(bundle: &[u8], own: &CertificateDer<'_>, now_unix: i64) -> Option<String> {
     let present: Vec<_> = CertificateDer::pem_slice_iter(bundle).flatten().collect();
     let made = |certificate: &CertificateDer<'_>| Some(Validity::of(certificate)?.not_before);
     let own_made = made(own).unwrap_or(now_unix);

@@ -10,7 +10,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 
@@ -223,13 +223,4 @@ impl Cluster {
             false => format!("{}:{}", self.host, self.port),
         }
     }
-}
-
-/// An object's name and, if there is one, the version that it is to replace.
-pub(super) fn metadata(name: &str, resource_version: Option<&Value>) -> Value {
-    let mut metadata = json!({ "name": name });
-    if let Some(version) = resource_version {
-        metadata["resourceVersion"] = version.clone();
-    }
-    metadata
 }

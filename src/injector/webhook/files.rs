@@ -172,10 +172,8 @@ impl FromFiles for SettingsFolder {
     }
 
     fn take(&self, content: &Self::Content) -> Result<(), BadFile> {
-        let settings = Settings::from_pairs(content).map_err(|errors| BadFile::Settings {
-            folder: self.folder.clone(),
-            errors,
-        })?;
+        let settings = Settings::from_pairs(content)
+            .map_err(|errors| BadFile::Settings { folder: self.folder.clone(), errors })?;
         if **self.current.load() != settings {
             self.current.store(Arc::new(settings));
             info!(folder = %self.folder.display(), "the settings were read");

@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{
     injector::Settings,
-    net::{BindError, ListenAddress, Listener, Server},
+    net::{BindError, ListenAddress, Listener, Routes, Server},
     tls::{ServedCertificate, TlsError, server_config},
 };
 
@@ -94,6 +94,9 @@ pub enum StartError {
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The signals to stop cannot be heard.
+    #[error("signals cannot be handled")]
+    Signals(#[from] std::io::Error),
 }
 
 /// For requests under way, in the end.
@@ -190,11 +193,13 @@ pub async fn run(
     let server = Server::new(stop.clone());
     info!(address = %listener.address(), "answering the API server");
     let injector = Injector::new(settings, Arc::clone(&metrics));
-    server.serve_tls(listener, server::webhook(injector), tls);
+    let routes = Routes::new(server::webhook(injector));
+    server.serve_tls(async { listener }, routes, tls);
     let admin_server = Server::new(background.clone());
     if let Some(listener) = admin {
         info!(address = %listener.address(), "serving health and metrics");
-        admin_server.serve(listener, server::admin(Arc::clone(&readiness), metrics));
+        let routes = Routes::new(server::admin(Arc::clone(&readiness), metrics));
+        admin_server.serve(async { listener }, routes);
     }
 
     let signal = told_to_stop.await;

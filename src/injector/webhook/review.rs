@@ -140,7 +140,8 @@ pub fn answer(body: &[u8], settings: &Settings) -> Result<Answered, NotAReview> 
     let Decided { outcome, patch, mut warnings, name } = decided;
     warnings.truncate(MAX_WARNINGS);
     warnings.iter_mut().for_each(shorten);
-    let patch = patch.map(|patch| STANDARD.encode(serde_json::to_vec(&patch).expect("a patch is JSON")));
+    let patch =
+        patch.map(|patch| STANDARD.encode(serde_json::to_vec(&patch).expect("a patch is JSON")));
     let answer = Answer {
         api_version: API_VERSION,
         kind: KIND,

@@ -23,13 +23,13 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Readiness,
     authority::{self, Authority, BadAuthority},
     bundle,
-    cluster::{Cluster, ClusterError, metadata},
+    cluster::{Cluster, ClusterError},
     metrics::InjectorMetrics,
 };
 use crate::{
@@ -81,9 +81,7 @@ enum Looked {
 enum LookError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    #[error(
-        "secret `{0}` holds no authority that can be used; delete it, and a new one is made"
-    )]
+    #[error("secret `{0}` holds no authority that can be used; delete it, and a new one is made")]
     BadSecret(String, #[source] BadAuthority),
     #[error("a certificate cannot be made")]
     Make(#[source] BadAuthority),
@@ -100,6 +98,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const ANNOUNCED: Duration = Duration::from_secs(10);
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// How often in a row others may be faster to change the webhook.
+const MAX_CONFLICTS: usize = 5;
 
 impl Keeper {
     pub(super) fn new(
@@ -157,12 +158,13 @@ impl Keeper {
     }
 
     async fn look(&mut self, now: i64) -> Result<Looked, LookError> {
-        let authority = self.authority(now).await?;
+        let configuration = self.configuration().await?;
+        let authority = self.authority(&configuration, now).await?;
         if self.shown.is_none() {
             // Nobody can be served worse than without a certificate.
             self.show(&authority, now)?;
         }
-        let was_announced = self.announce(&authority, now).await?;
+        let was_announced = self.announce(configuration, &authority, now).await?;
         let is_current = self.shown.as_ref().is_some_and(|shown| {
             shown.authority == *authority.certificate() && !authority::is_due(shown.validity, now)
         });
@@ -176,16 +178,39 @@ impl Keeper {
         Ok(Looked::Settled)
     }
 
+    /// The webhook, as the API server knows it.
+    async fn configuration(&self) -> Result<Value, LookError> {
+        let name = &self.settings.webhook_configuration;
+        let configuration = self.settings.cluster.get(&configuration_path(name)).await?;
+        match configuration["webhooks"].as_array() {
+            Some(webhooks) if !webhooks.is_empty() => Ok(configuration),
+            _ => Err(LookError::NoWebhooks(name.clone())),
+        }
+    }
+
     /// The authority of all replicas.
-    async fn authority(&self, now: i64) -> Result<Authority, LookError> {
+    async fn authority(&self, configuration: &Value, now: i64) -> Result<Authority, LookError> {
         let SelfSigned { namespace, ca_secret, .. } = &self.settings;
         let secrets = format!("/api/v1/namespaces/{namespace}/secrets");
         let path = format!("{secrets}/{ca_secret}");
         let cluster = &self.settings.cluster;
+        // It goes when the webhook goes.
+        let owners = json!([{
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "name": configuration["metadata"]["name"],
+            "uid": configuration["metadata"]["uid"],
+        }]);
         let kept = match cluster.get(&path).await {
-            Ok(secret) => {
+            Ok(mut secret) => {
                 let authority = self.read(&secret)?;
+                let owned = secret["metadata"]["ownerReferences"] == owners;
+                secret["metadata"]["ownerReferences"] = owners.clone();
                 if !authority.is_due(now) {
+                    if !owned && let Err(error) = cluster.replace(&path, &secret).await {
+                        // It would only stay behind.
+                        debug!(%error, "the secret's owner cannot be set");
+                    }
                     return Ok(authority);
                 }
                 Some(secret)
@@ -207,7 +232,7 @@ impl Keeper {
                 let secret = json!({
                     "apiVersion": "v1",
                     "kind": "Secret",
-                    "metadata": metadata(ca_secret, None),
+                    "metadata": { "name": ca_secret, "ownerReferences": owners },
                     "type": "kubernetes.io/tls",
                     "data": data,
                 });
@@ -236,35 +261,34 @@ impl Keeper {
     }
 
     /// Puts the authority into the bundle of each webhook. Whether it was in all of them before.
-    async fn announce(&self, authority: &Authority, now: i64) -> Result<bool, LookError> {
+    async fn announce(
+        &self,
+        mut configuration: Value,
+        authority: &Authority,
+        now: i64,
+    ) -> Result<bool, LookError> {
         let name = &self.settings.webhook_configuration;
-        let path = format!(
-            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
-        );
-        let configuration = self.settings.cluster.get(&path).await?;
-        let webhooks = configuration["webhooks"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if webhooks.is_empty() {
-            return Err(LookError::NoWebhooks(name.clone()));
+        let mut attempts = 0..MAX_CONFLICTS;
+        loop {
+            let changed = with_bundle(&configuration, authority, now);
+            if changed.is_empty() {
+                return Ok(true);
+            }
+            // With the version that was read: two replicas do not undo each other's change.
+            let version = &configuration["metadata"]["resourceVersion"];
+            let metadata = json!({ "name": name, "resourceVersion": version });
+            let fields = json!({ "metadata": metadata, "webhooks": changed });
+            match self.settings.cluster.merge(&configuration_path(name), &fields).await {
+                Ok(_) => {
+                    info!(webhook_configuration = name, "caBundle was brought up to date");
+                    return Ok(false);
+                }
+                Err(error) if error.is_conflict() && attempts.next().is_some() => {
+                    configuration = self.configuration().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        let changed: Vec<_> = webhooks
-            .iter()
-            .filter_map(|webhook| {
-                let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
-                let bundle = STANDARD.decode(bundle).unwrap_or_default();
-                let wanted = bundle::wanted(&bundle, authority.certificate(), now)?;
-                let client = json!({ "caBundle": STANDARD.encode(wanted) });
-                Some(json!({ "name": webhook["name"], "clientConfig": client }))
-            })
-            .collect();
-        if changed.is_empty() {
-            return Ok(true);
-        }
-        // With the version that was read: two replicas do not undo each other's change.
-        let version = &configuration["metadata"]["resourceVersion"];
-        let fields = json!({ "metadata": metadata(name, Some(version)), "webhooks": changed });
-        self.settings.cluster.merge(&path, &fields).await?;
-        info!(webhook_configuration = name, "the certificate authority was put into caBundle");
-        Ok(false)
     }
 
     fn show(&mut self, authority: &Authority, now: i64) -> Result<(), LookError> {
@@ -283,4 +307,22 @@ impl Keeper {
         info!(name = %names[0], "a certificate was made");
         Ok(())
     }
+}
+
+fn configuration_path(name: &str) -> String {
+    format!("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}")
+}
+
+/// The webhooks whose bundle is to change, with what they are to have.
+fn with_bundle(configuration: &Value, authority: &Authority, now: i64) -> Vec<Value> {
+    let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+    webhooks
+        .filter_map(|webhook| {
+            let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
+            let bundle = STANDARD.decode(bundle).unwrap_or_default();
+            let wanted = bundle::wanted(&bundle, authority.certificate(), now)?;
+            let client = json!({ "caBundle": STANDARD.encode(wanted) });
+            Some(json!({ "name": webhook["name"], "clientConfig": client }))
+        })
+        .collect()
 }

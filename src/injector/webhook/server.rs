@@ -57,10 +57,7 @@ impl Injector {
 
 /// Serves the API server.
 pub(super) fn webhook(injector: Arc<Injector>) -> Router {
-    Router::new()
-        .route("/mutate", post(mutate))
-        .layer(CatchPanicLayer::new())
-        .with_state(injector)
+    Router::new().route("/mutate", post(mutate)).layer(CatchPanicLayer::new()).with_state(injector)
 }
 
 /// Serves `/livez`, `/readyz` and `/metrics`.

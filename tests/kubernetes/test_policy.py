@@ -209,6 +209,9 @@ def test_a_setting_that_is_missing_is_its_default(policy, settings):
     until(lambda: made_with(policy, "32Mi"), "the setting counts", PATIENCE)
     usual["spec"]["initContainers"][0]["resources"]["requests"]["memory"] = "32Mi"
     assert comparable(policy.pod(pods.pod())) == usual
+    # Nothing at all is all the defaults.
+    settings(**{"memory-request": None})
+    until(lambda: made_with(policy, "64Mi"), "the settings are gone", PATIENCE)
 
 
 @pytest.mark.parametrize("bad", [{"cpu_request": "lots"}, {"image": " "}, {"memory_limit": ""}])

@@ -32,6 +32,8 @@ OWN_CONFIG = {
     "name": "larder-config",
     "projected": {"sources": [{"secret": {"name": "larder"}}, {"configMap": {"name": "more"}}]},
 }
+VARIABLES = [{"name": f"VARIABLE_{number}", "value": "1"} for number in range(100)]
+LARGE = [{**APP, "name": f"app-{number}", "env": VARIABLES} for number in range(30)]
 THREE = [{**APP, "name": name} for name in "abc"]
 
 
@@ -127,6 +129,8 @@ CASES = {
     ),
     # Containers.
     "several containers": Case(pod(containers=THREE)),
+    "a large pod": Case(pod(EVERYTHING | {"containers": "app-29,app-3"}, containers=LARGE)),
+    "a large pod, all of it": Case(pod(containers=LARGE, initContainers=[STEP, *ISTIO])),
     "one of several": Case(pod({"containers": "b"}, containers=THREE)),
     "some of several": Case(pod({"containers": " c, ,a ,"}, containers=THREE)),
     "no container named": Case(pod({"containers": ""}, containers=THREE)),
@@ -166,6 +170,7 @@ CASES = {
     "requests above limits": Case(
         pod({"cpu-request": "3", "cpu-limit": "2", "memory-request": "1Gi"})
     ),
+    "an annotation that means nothing": Case(pod({"memory-limt": "1Gi"}), bad=("memory-limt",)),
     "store ports beside the author's": Case(
         pod({"store-ports": "6379", "traffic.sidecar.istio.io/excludeOutboundPorts": "80"})
     ),
@@ -175,7 +180,7 @@ CASES = {
     ),
     "a container of the name": Case(pod(containers=[APP, {**APP, "name": "larder"}]), left=True),
     "on the node's network": Case(pod(hostNetwork=True), left=True, why="network"),
-    "on Windows": Case(pod(os={"name": "windows"}), left=True, why="Linux"),
+    "on Windows": Case(pod(os={"name": "windows"}), left=True, why="linux"),
     "on Linux": Case(pod(os={"name": "linux"})),
     "bad, and not there": Case(
         pod({"cpu-request": "lots"}, hostNetwork=True),

@@ -111,34 +111,53 @@ def test_the_policies_hold_on_the_oldest_release_that_has_them(older):
         assert len(said) == 1 and 'larder.dev/disk="big"' in said[0]
 
 
-def test_the_webhooks_manifest_is_taken_by_a_release_without_the_policy(older):
+def test_the_manifest_may_be_applied_again(older):
+    """By a release without the policy; the certificate stays, as with Helm."""
     cluster = older["1.35"]
     cluster.namespace(NAMESPACE)
-    manifest = CHART.parent / "webhook.yaml"
-    cluster.kubectl("apply", "--dry-run=server", "-f", manifest)
+    manifest = (CHART.parent / "webhook.yaml").read_text()
+    try:
+        cluster.kubectl("apply", "-f", "-", stdin=manifest)
+        assert trust(cluster)
+        changed = manifest.replace('cpu-request: "100m"', 'cpu-request: "1m"')
+        cluster.kubectl("apply", "-f", "-", stdin=changed)
+        assert trusts(cluster) and cluster.get(SETTINGS).object["data"]["cpu-request"] == "1m"
+    finally:
+        # Without its controller, a namespace would be there and going for ever.
+        made = [one for one in yaml.safe_load_all(manifest) if one["kind"] != "Namespace"]
+        cluster.kubectl("delete", "-f", "-", stdin=yaml.safe_dump_all(made))
+
+
+def trust(cluster):
+    """Does what the injector does when it has made a certificate."""
+    client = {"caBundle": bundle(cluster)}
+    change = {"webhooks": [{"name": "injector.larder.dev", "clientConfig": client}]}
+    return cluster.merge(WEBHOOK + "?fieldManager=larder-injector", change) and trusts(cluster)
+
+
+def trusts(cluster):
+    client = cluster.get(WEBHOOK).object["webhooks"][0]["clientConfig"]
+    return client.get("caBundle") == bundle(cluster)
+
+
+def bundle(cluster):
+    return base64.b64encode(cluster.ca.read_bytes()).decode()
 
 
 def test_an_upgrade_changes_the_settings_and_keeps_the_certificate(cluster):
     """Whichever way Helm applies objects: caBundle is the injector's, the chart has none."""
-    bundle = base64.b64encode(cluster.ca.read_bytes()).decode()
-    change = {"webhooks": [{"name": "injector.larder.dev", "clientConfig": {"caBundle": bundle}}]}
-
-    def kept():
-        return cluster.get(WEBHOOK).object["webhooks"][0]["clientConfig"].get("caBundle") == bundle
-
     cluster.namespace(NAMESPACE)
     helm(cluster, "install", *values("injection=webhook"))
     try:
-        assert not kept()
-        assert cluster.merge(WEBHOOK + "?fieldManager=larder-injector", change) and kept()
+        assert not trusts(cluster) and trust(cluster)
         for number, side in enumerate(("true", "false"), start=1):
             settings = values("injection=webhook", f"sidecar.cpu-request={number}m", "check=deny")
             # `false` is what Helm 3 does.
             helm(cluster, "upgrade", f"--server-side={side}", *settings)
             assert cluster.get(SETTINGS).object["data"]["cpu-request"] == f"{number}m"
-            assert kept(), f"--server-side={side}"
+            assert trusts(cluster), f"--server-side={side}"
         cluster.helm("rollback", "larder", "1", "--namespace", NAMESPACE)
-        assert kept() and cluster.get(SETTINGS).object["data"]["cpu-request"] == "100m"
+        assert trusts(cluster) and cluster.get(SETTINGS).object["data"]["cpu-request"] == "100m"
     finally:
         helm(cluster, "uninstall")
 
@@ -152,10 +171,15 @@ def test_an_upgrade_counts_at_once_and_changes_the_way(cluster):
             larder = sidecar(cluster.pod(pods.pod()))
             return larder["resources"]["requests"]["cpu"] == "7m"
 
+        def left_alone():
+            made = cluster.pod(pods.pod())
+            return made and sidecar(made) is None
+
         until(counts, "the setting counts", PATIENCE)
         until(lambda: not cluster.pod(pods.pod(hostNetwork=True)), "pods are denied", PATIENCE)
         helm(cluster, "upgrade", *values("injection=webhook", "check=off"))
-        until(lambda: sidecar(cluster.pod(pods.pod())) is None, "the policy is gone", PATIENCE)
+        # The policy may go before the check that would have it.
+        until(left_alone, "the policies are gone", PATIENCE)
         assert cluster.get(WEBHOOK) and cluster.get(SETTINGS)
 
 
@@ -195,9 +219,8 @@ def test_the_injector_may_do_what_it_does_and_no_more(cluster):
             assert may(verb, "secrets", "larder-injector-ca")
             assert not may(verb, "secrets", "another")
             assert not may(verb, "secrets", "larder-injector-ca", "default")
-        assert (
-            may("create", "secrets") and not may("list", "secrets") and not may("delete", "secrets")
-        )
+        assert may("create", "secrets") and not may("list", "secrets")
+        assert not may("delete", "secrets", "larder-injector-ca")
         for verb in ("get", "patch"):
             assert may(verb, "mutatingwebhookconfigurations", "larder-injector", "")
             assert not may(verb, "mutatingwebhookconfigurations", "another", "")

@@ -7,6 +7,7 @@ import pytest
 import pods
 from pods import APP, BAD, CASES, FULL, ISTIO, STEP
 from release import API, NAMESPACE, PATIENCE, in_force, installed, sidecar
+from ways import comparable
 from world import until
 
 SETTINGS = f"/api/v1/namespaces/{NAMESPACE}/configmaps/larder-sidecar"
@@ -117,6 +118,13 @@ def test_a_bad_annotation_is_said_and_the_setting_used(policy, key):
         assert json.dumps(value[:20], ensure_ascii=False)[:-1] in made.warnings[0]
 
 
+def test_an_annotation_that_means_nothing_is_said(policy):
+    said = policy.pod(pods.pod({"memory-limt": "1Gi"})).warnings
+    assert len(said) == 1 and said[0].endswith(
+        "annotations that mean nothing: larder.dev/memory-limt"
+    )
+
+
 def test_what_is_bad_and_what_was_not_added_are_both_said_and_audited(policy):
     case = CASES["bad, and not there"]
     made = policy.pod(case.pod)
@@ -195,11 +203,15 @@ def test_a_changed_setting_counts_from_the_next_pod(policy, settings):
 
 
 def test_a_setting_that_is_missing_is_its_default(policy, settings):
-    settings(memory_request="32Mi", cpu_request=None, config=None, image=None, memory_limit=None)
+    usual = comparable(policy.pod(pods.pod()))
+    data = policy.get(SETTINGS).object["data"]
+    settings(**{key: None for key in data} | {"memory-request": "32Mi"})
     until(lambda: made_with(policy, "32Mi"), "the setting counts", PATIENCE)
-    larder = sidecar(policy.pod(pods.pod()))
-    assert larder["resources"]["requests"]["cpu"] == "100m"
-    assert larder["image"].startswith("ghcr.io/larder/larder:")
+    usual["spec"]["initContainers"][0]["resources"]["requests"]["memory"] = "32Mi"
+    assert comparable(policy.pod(pods.pod())) == usual
+    # Nothing at all is all the defaults.
+    settings(**{"memory-request": None})
+    until(lambda: made_with(policy, "64Mi"), "the settings are gone", PATIENCE)
 
 
 @pytest.mark.parametrize("bad", [{"cpu_request": "lots"}, {"image": " "}, {"memory_limit": ""}])

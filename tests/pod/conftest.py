@@ -1,0 +1,69 @@
+"""A repository whose rows Feast has written to a Redis, and pods on it."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+# What starts real services is shared with the tests of real clients.
+sys.path.insert(0, str(HERE.parent / "sdk"))
+
+import repository  # noqa: E402
+from pod import Pod, check_surroundings  # noqa: E402
+from world import Redis  # noqa: E402
+
+STORE_YAML = """\
+project: repo1
+provider: local
+registry: {{path: {registry}/registry.db}}
+online_store: {{type: redis, connection_string: '127.0.0.1:{port}'}}
+entity_key_serialization_version: 3
+"""
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory):
+    """A folder with a repository, and one with the rows of its Redis."""
+    check_surroundings()
+    base = tmp_path_factory.mktemp("feast")
+    redis = Redis(base / "rows")
+    repo = base / "repo"
+    repository.make(repo)
+    repository.configure(repo, f"{{type: redis, connection_string: '127.0.0.1:{redis.port}'}}")
+    repository.fill(repo)
+    assert redis.ask("save") == "OK"
+    redis.stop()
+    return repo, redis.folder
+
+
+class Cluster:
+    """What a pod finds when it is scheduled: the store, and the files of its ConfigMap."""
+
+    def __init__(self, folder, rows):
+        self.repo, saved = rows
+        shutil.copytree(saved, folder / "rows")
+        self.redis = Redis(folder / "rows")
+        self.folder, self.pods, self.others = folder, [], []
+
+    def yaml(self, registry="/run/registry"):
+        return STORE_YAML.format(registry=registry, port=self.redis.port)
+
+    def pod(self, config=None, **options):
+        if config is None:
+            config = {"feature_store__yaml": self.yaml()}
+        folder = self.folder / f"pod-{len(self.pods)}"
+        self.pods.append(Pod(folder, config, self.repo / "data", **options))
+        return self.pods[-1]
+
+    def stop(self):
+        for process in [*reversed(self.pods), *self.others, self.redis]:
+            process.stop()
+
+
+@pytest.fixture
+def cluster(rows, tmp_path):
+    cluster = Cluster(tmp_path, rows)
+    yield cluster
+    cluster.stop()

@@ -12,13 +12,17 @@ sys.path.insert(0, str(HERE.parent / "sdk"))
 
 import repository  # noqa: E402
 from pod import Pod, check_surroundings  # noqa: E402
-from world import Redis  # noqa: E402
+from world import FeastListener, Redis  # noqa: E402
+
+# The pod's network is the tests' own, so a port may be fixed; what reads the store need not be
+# started anew for each of its servers.
+REDIS_PORT = 6379
 
 STORE_YAML = """\
 project: repo1
 provider: local
-registry: {{path: {registry}/registry.db}}
-online_store: {{type: redis, connection_string: '127.0.0.1:{port}'}}
+registry: {path: /run/registry/registry.db}
+online_store: {type: redis, connection_string: '127.0.0.1:6379'}
 entity_key_serialization_version: 3
 """
 
@@ -28,14 +32,22 @@ def rows(tmp_path_factory):
     """A folder with a repository, and one with the rows of its Redis."""
     check_surroundings()
     base = tmp_path_factory.mktemp("feast")
-    redis = Redis(base / "rows")
+    redis = Redis(base / "rows", REDIS_PORT)
     repo = base / "repo"
     repository.make(repo)
-    repository.configure(repo, f"{{type: redis, connection_string: '127.0.0.1:{redis.port}'}}")
+    repository.configure(repo, f"{{type: redis, connection_string: '127.0.0.1:{REDIS_PORT}'}}")
     repository.fill(repo)
     assert redis.ask("save") == "OK"
     redis.stop()
     return repo, redis.folder
+
+
+@pytest.fixture(scope="session")
+def fallback(rows):
+    """`feast listen` on the same rows: what an application asks when there is no larder."""
+    server = FeastListener(rows[0])
+    yield server.address
+    server.stop()
 
 
 class Cluster:
@@ -44,21 +56,22 @@ class Cluster:
     def __init__(self, folder, rows):
         self.repo, saved = rows
         shutil.copytree(saved, folder / "rows")
-        self.redis = Redis(folder / "rows")
-        self.folder, self.pods, self.others = folder, [], []
+        self.redis = Redis(folder / "rows", REDIS_PORT)
+        self.folder, self.pods = folder, []
 
-    def yaml(self, registry="/run/registry"):
-        return STORE_YAML.format(registry=registry, port=self.redis.port)
+    def start_redis(self):
+        """Starts it again, with its rows."""
+        self.redis = self.redis.again()
 
     def pod(self, config=None, **options):
         if config is None:
-            config = {"feature_store__yaml": self.yaml()}
+            config = {"feature_store__yaml": STORE_YAML}
         folder = self.folder / f"pod-{len(self.pods)}"
         self.pods.append(Pod(folder, config, self.repo / "data", **options))
         return self.pods[-1]
 
     def stop(self):
-        for process in [*reversed(self.pods), *self.others, self.redis]:
+        for process in [*reversed(self.pods), self.redis]:
             process.stop()
 
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -22,7 +23,15 @@ from world import LARDER, Process, answers, until
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-VENV = Path(sys.executable).parent.parent
+# The Python of these tests, as one who may not enter its owner's home can run it.
+PYTHON = "/run/python"
+PACKAGES = "/run/packages"
+PYTHON_ENVIRONMENT = {
+    "PYTHONHOME": PYTHON,
+    "PYTHONPATH": PACKAGES,
+    "LD_LIBRARY_PATH": f"{PYTHON}/lib",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 ADMIN = "http://127.0.0.1:6567"
 LARDER_UID, APP_UID = 65532, 1000
 # What an injected container is started with.
@@ -55,6 +64,7 @@ def check_surroundings():
     cards = {name for _, name in socket.if_nameindex()}
     assert not any(name.startswith(("eth", "en", "wl", "docker")) for name in cards), HOW
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 6566))
 
 
@@ -199,18 +209,20 @@ class Pod:
     def app(self, *command, uid=APP_UID, mounts=(), run="read-only", **environment):
         """Starts a container of the app, with what the injection gives it."""
         mounts = [
-            Mount(VENV, "/run/venv"),
+            Mount(sys.base_prefix, PYTHON),
+            Mount(sysconfig.get_path("purelib"), PACKAGES),
             Mount(ROOT / "examples", "/run/examples"),
             Mount(HERE, "/run/app"),
             *mounts,
         ]
         if run:
             mounts.append(Mount(self.run, "/run/larder", writable=run == "writable"))
-        environment = {**APP_ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+        environment = {**APP_ENVIRONMENT, **environment}
         return self.started(Container(command, uid, environment, mounts))
 
     def python(self, *command, **more):
-        return self.app("/run/venv/bin/python", *command, **more)
+        name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        return self.app(f"{PYTHON}/bin/{name}", *command, **PYTHON_ENVIRONMENT, **more)
 
     def started(self, process):
         self.processes.append(process)

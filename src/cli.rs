@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Flag, Sources};
+use crate::{
+    config::{Flag, Sources},
+    net::ListenAddress,
+};
 
 /// A caching sidecar for the online features of a Feast project.
 ///
@@ -28,20 +31,86 @@ Examples:
   larder serve -c . --config larder.yaml    with settings of larder's own
   larder serve -c . --listen 127.0.0.1:6566 --listen unix:/run/larder/larder.sock
 
-Without a larder.yaml every setting has its default. Each can be set by a variable, too:
+Without --config, a larder.yaml beside the repo's feature_store.yaml is read, if there is one;
+without either every setting has its default. Each can be set by a variable, too:
 LARDER_CACHE__MAX_BYTES=512MiB is cache.max_bytes. Flags win over variables, these over the file.
 
 Exit codes: 0 done, or stopped by SIGTERM; 1 failed; 64 wrong command line or configuration.";
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Serve features until SIGTERM. Neither store nor registry need to be up at start.
-    Serve,
+    Serve {
+        /// What a wrong or missing configuration is: the end of the start, or something to wait
+        /// for, answering every request with what is wrong. Waiting, an address that is in use is
+        /// tried again, too.
+        #[arg(long, value_name = "WHAT", env = "LARDER_ON_BAD_CONFIG", default_value = "stop")]
+        on_bad_config: OnBadConfig,
+    },
     /// Check the configuration and load the registry, as before a rollout. Opens no port.
     Check,
+    /// Ask a larder on this machine whether its start is done: 0 if so, else 1. Reads no files.
+    #[command(after_help = READY)]
+    Ready(ReadyArgs),
+    /// Wait until nobody asks the larder on this machine any more, then exit with 0.
+    #[command(after_help = DRAIN)]
+    Drain {
+        /// How long there must have been no request.
+        #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+        quiet: Duration,
+        /// How long to wait at most, whatever there is.
+        #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = duration)]
+        max_wait: Duration,
+    },
     /// Print the JSON schema of larder.yaml, for editors.
     ConfigSchema,
+}
+
+/// What a wrong or missing configuration is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnBadConfig {
+    /// The end of the start.
+    #[default]
+    Stop,
+    /// Something to wait for.
+    Wait,
+}
+
+const READY: &str = "\
+Done means: the feature registry is loaded and all listeners are open; or startup.max_wait (20 s)
+has passed, so that nothing waits for ever. As a startup probe of Kubernetes:
+  startupProbe:
+    exec: {command: [/larder, ready, --socket, /run/larder/larder.sock]}
+    periodSeconds: 1
+    timeoutSeconds: 2
+    failureThreshold: 120";
+
+const DRAIN: &str = "\
+Containers of a pod are told to stop all at once; one that others still ask has to outlive them.
+It asks the admin endpoints, where the configuration or --admin says they are. As a hook of a
+container that is no native sidecar (those are stopped last, and need none):
+  lifecycle:
+    preStop:
+      exec: {command: [/larder, drain, --max-wait, 20s]}
+What the hook takes counts against terminationGracePeriodSeconds.";
+
+/// Whom `ready` asks.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ReadyArgs {
+    /// The Unix socket that it serves at.
+    #[arg(long, value_name = "PATH", conflicts_with = "address")]
+    socket: Option<PathBuf>,
+    /// Where it serves, as --listen has it.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6566")]
+    address: ListenAddress,
+}
+
+impl ReadyArgs {
+    /// Where to ask.
+    pub fn address(self) -> ListenAddress {
+        self.socket.map_or(self.address, ListenAddress::Unix)
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -52,7 +121,8 @@ struct From {
     /// Another feature_store.yaml than the repo's. FEATURE_STORE_YAML_BASE64 may hold one, too.
     #[arg(short, long, value_name = "FILE", global = true)]
     feature_store_yaml: Option<PathBuf>,
-    /// larder's own settings; config/reference.yaml lists them all.
+    /// larder's own settings; config/reference.yaml lists them all. [default: the repo's
+    /// larder.yaml, if there is one]
     #[arg(long, value_name = "FILE", env = "LARDER_CONFIG", global = true)]
     config: Option<PathBuf>,
     /// Where to serve gRPC and HTTP: HOST:PORT, :PORT, unix:PATH or unix-abstract:NAME. May be
@@ -81,6 +151,12 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE, as in cache.max_bytes=512MiB".to_owned()),
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<jiff::SignedDuration>().ok();
+    let duration = duration.and_then(|duration| Duration::try_from(duration).ok());
+    duration.ok_or_else(|| "expected a duration such as 2s or 500ms".to_owned())
 }
 
 impl Cli {
@@ -131,6 +207,18 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_socket_is_an_address() {
+        let address = |flags: &[&str]| {
+            let cli = Cli::parse_from([&["larder", "ready"], flags].concat());
+            let Command::Ready(args) = cli.command else { panic!("{:?}", cli.command) };
+            args.address().to_string()
+        };
+        assert_eq!(address(&["--socket", "/run/l.sock"]), "unix:/run/l.sock");
+        assert_eq!(address(&["--address", "unix-abstract:larder"]), "unix-abstract:larder");
+        assert_eq!(address(&[]), "127.0.0.1:6566");
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | [`api`] | gRPC, HTTP and the admin endpoints |
 //! | [`net`] | listeners, protocols, draining |
 //! | [`config`] | the files, the environment and the flags |
+//! | [`probe`] | what `larder ready` and `larder drain` ask of a larder beside them |
 //! | [`app`] | puts the parts together, runs them, stops them |
 //!
 //! `docs/ARCHITECTURE.md` says who may import whom and which invariants hold.
@@ -35,6 +36,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod pb;
+pub mod probe;
 pub mod proxy;
 pub mod registry;
 pub mod resilience;

@@ -3,16 +3,23 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
+use anyhow::Context;
 use clap::Parser;
 use larder::{
-    app::{self, App},
-    cli::{Cli, Command},
-    config::{self, Config, LogFormat, Surroundings},
+    app::{self, LookAgain, StartError},
+    cli::{Cli, Command, OnBadConfig},
+    config::{self, Config, LogFormat, ProcessSettings, Sources, Surroundings},
+    net::ListenAddress,
+    probe::{self, Drained},
 };
-use tracing::warn;
-use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tokio::{runtime::Runtime, task, time::Instant};
+use tracing_subscriber::{
+    Layer, Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 #[cfg(all(feature = "mimalloc", not(feature = "jemalloc")))]
 #[global_allocator]
@@ -26,6 +33,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const WRONG_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    let began = Instant::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -33,41 +41,67 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { WRONG_USAGE } else { 0 });
         }
     };
-    if let Command::ConfigSchema = cli.command {
-        return say(&config::json_schema());
-    }
-    let config = match Config::load(&cli.sources(), &Surroundings::of_this_process()) {
-        Ok(config) => config,
-        Err(errors) => {
-            let _ = writeln!(io::stderr(), "{errors}");
-            return ExitCode::from(WRONG_USAGE);
-        }
-    };
-    set_up_logging(&config);
+    let sources = cli.sources();
     let ended = match cli.command {
-        Command::Check => check(&config),
-        Command::Serve => serve(config).map(|()| ExitCode::SUCCESS),
-        Command::ConfigSchema => Ok(ExitCode::SUCCESS),
+        Command::Serve { on_bad_config } => serve(sources, on_bad_config, began),
+        Command::Check => check(&sources),
+        Command::Ready(args) => ready(&args.address()),
+        Command::Drain { quiet, max_wait } => drain(&sources, quiet, max_wait),
+        Command::ConfigSchema => Ok(say(&config::json_schema())),
     };
     ended.unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "larder: {error:#}");
+        complain(&format!("larder: {error:#}"));
         ExitCode::FAILURE
     })
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
-    for warning in &config.warnings {
-        warn!("{warning}");
+fn serve(sources: Sources, on_bad_config: OnBadConfig, began: Instant) -> anyhow::Result<ExitCode> {
+    let surroundings = Surroundings::of_this_process();
+    let look = Arc::new(move || Config::read(&sources, &surroundings));
+    let first_look = Arc::clone(&look);
+
+    // First of all: who stops larder while it starts means it, and a container's first process
+    // does not even hear of it otherwise.
+    let starting = single_threaded()?;
+    let (mut told_to_stop, found) = starting.block_on(async {
+        let mut told_to_stop = Box::pin(told_to_stop()?);
+        let found = tokio::select! {
+            _ = &mut told_to_stop => None,
+            found = task::spawn_blocking(move || first_look()) => Some(found?),
+        };
+        anyhow::Ok((told_to_stop, found))
+    })?;
+    starting.shutdown_background();
+    let Some((process, config)) = found else { return Ok(ExitCode::SUCCESS) };
+    if let (Err(errors), OnBadConfig::Stop) = (&config, on_bad_config) {
+        complain(&errors.to_string());
+        return Ok(ExitCode::from(WRONG_USAGE));
     }
+
+    let log = Log::set_up(&process);
+    let look_again = (on_bad_config == OnBadConfig::Wait).then(|| -> LookAgain {
+        Arc::new(move || {
+            let found = look();
+            log.follow(&found.0);
+            found
+        })
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
+        .worker_threads(process.worker_threads)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let told_to_stop = told_to_stop()?;
-        App::new(config)?.run(told_to_stop).await;
-        Ok(())
-    })
+    let served =
+        runtime.block_on(app::run((process, config), look_again, began, &mut told_to_stop));
+    // What still blocks a thread, reading a file of a share that hangs, must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match served {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(StartError::Config(problems)) => {
+            complain(&problems);
+            Ok(ExitCode::from(WRONG_USAGE))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -83,10 +117,44 @@ fn told_to_stop() -> io::Result<impl Future<Output = &'static str>> {
     })
 }
 
+/// Whether the larder at `address` has started.
+fn ready(address: &ListenAddress) -> anyhow::Result<ExitCode> {
+    let ready = single_threaded()?.block_on(probe::ready(address));
+    ready.with_context(|| format!("larder at {address}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until nobody asks. A hook that fails would only be reported: the end comes anyway.
+fn drain(sources: &Sources, quiet: Duration, max_wait: Duration) -> anyhow::Result<ExitCode> {
+    let (process, _) = Config::read(sources, &Surroundings::of_this_process());
+    let Some(admin) = process.admin else {
+        complain("larder: cannot tell whether there are requests: the admin endpoints are off");
+        return Ok(ExitCode::SUCCESS);
+    };
+    match single_threaded()?.block_on(probe::drain(&admin, quiet, max_wait)) {
+        Drained::Quiet => {}
+        Drained::Busy => complain("larder: there are requests still; not waiting any longer"),
+        Drained::NoAnswer => complain(&format!("larder: nobody answers at {admin}")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn single_threaded() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Loads the registry, and says what would be served.
-fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let registry = runtime.block_on(app::load_registry(config))?;
+fn check(sources: &Sources) -> anyhow::Result<ExitCode> {
+    let (process, config) = Config::read(sources, &Surroundings::of_this_process());
+    let config = match config {
+        Ok(config) => config,
+        Err(errors) => {
+            complain(&errors.to_string());
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
+    Log::set_up(&process);
+    let registry = single_threaded()?.block_on(app::load_registry(&config))?;
     let mut doubts: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     doubts.extend(registry.warnings.iter().cloned());
     let unknown =
@@ -122,11 +190,35 @@ fn say(text: &str) -> ExitCode {
     }
 }
 
-fn set_up_logging(config: &Config) {
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    let layer = match config.log_format {
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
-    };
-    tracing_subscriber::registry().with(layer.with_filter(config.log_filter.clone())).init();
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Of a configuration that is waited for, the log follows what is known at the time.
+struct Log {
+    text: reload::Handle<Targets, Registry>,
+    json: reload::Handle<Targets, Registry>,
+}
+
+impl Log {
+    fn set_up(process: &ProcessSettings) -> Self {
+        let (text_filter, text) = reload::Layer::new(Targets::new());
+        let (json_filter, json) = reload::Layer::new(Targets::new());
+        let layer = || tracing_subscriber::fmt::layer().with_writer(io::stderr);
+        let text_layer = layer().with_ansi(io::stderr().is_terminal()).with_filter(text_filter);
+        let json_layer = layer().json().flatten_event(true).with_filter(json_filter);
+        tracing_subscriber::registry().with(vec![text_layer.boxed(), json_layer.boxed()]).init();
+        let log = Self { text, json };
+        log.follow(process);
+        log
+    }
+
+    fn follow(&self, process: &ProcessSettings) {
+        let filter = |format| {
+            if format == process.log_format { process.log_filter.clone() } else { Targets::new() }
+        };
+        // Fails only once there is no log any more.
+        let _ = self.text.reload(filter(LogFormat::Text));
+        let _ = self.json.reload(filter(LogFormat::Json));
+    }
 }

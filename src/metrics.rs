@@ -52,6 +52,8 @@ const COUNTERS: &[(&str, &str)] = &[
 const GAUGES: &[(&str, &str)] = &[
     ("larder_build_info", "1; the version is a label."),
     ("larder_breaker_open", "1 while a store is left alone since it kept failing, else 0."),
+    ("larder_config_errors", "What is wrong with the configuration that larder waits for, else 0."),
+    ("larder_connections", "Connections at the serving addresses."),
     ("larder_cache_entries", "Rows and absences in the cache."),
     ("larder_cache_bytes", "Bytes that the cache's rows, keys and slots take."),
     ("larder_cache_max_bytes", "Bytes that they may take."),

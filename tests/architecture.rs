@@ -21,7 +21,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", &[]),
     ("api", &["clock", "model", "proxy", "pb", "metrics", "registry"]),
     ("config", &["api", "model", "net", "proxy", "registry", "resilience", "store", "tls"]),
-    ("cli", &["config"]),
+    ("probe", &["net"]),
+    ("cli", &["config", "net"]),
     (
         "app",
         &[

@@ -3,13 +3,7 @@
 //! Readiness is that the registry is loaded and the listeners are open. It is never tied to a
 //! store: an outage of one must not take every replica out of its Service.
 
-use std::{
-    fmt::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt::Write, sync::Arc};
 
 use axum::{
     Router,
@@ -20,7 +14,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::InFlight;
+use super::{InFlight, Lifecycle};
 use crate::{
     clock::Now,
     metrics::Metrics,
@@ -40,8 +34,10 @@ pub struct AdminState {
     pub registry_status: StatusHandle,
     /// The requests under way.
     pub in_flight: Arc<InFlight>,
-    /// Whether all listeners are open, and larder is not stopping.
-    pub listening: Arc<AtomicBool>,
+    /// Whether larder is starting or stopping.
+    pub lifecycle: Arc<Lifecycle>,
+    /// How many connections there are at the serving addresses.
+    pub connections: Box<dyn Fn() -> usize + Send + Sync>,
     /// The clock.
     pub now: fn() -> Now,
 }
@@ -63,7 +59,7 @@ async fn readyz(State(state): State<Arc<AdminState>>) -> impl IntoResponse {
         let why = registry.last_error.as_deref().unwrap_or("it was not read yet");
         let _ = writeln!(text, "the feature registry is not loaded: {why}");
     }
-    if !state.listening.load(Ordering::Relaxed) {
+    if !state.lifecycle.is_listening() {
         text.push_str("the listeners are not open\n");
     }
     if text.is_empty() {
@@ -89,7 +85,9 @@ async fn status(State(state): State<Arc<AdminState>>) -> impl IntoResponse {
         .collect();
     let status = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "listening": state.listening.load(Ordering::Relaxed),
+        "listening": state.lifecycle.is_listening(),
+        "connections": (state.connections)(),
+        "requests": { "under_way": state.in_flight.count(), "total": state.in_flight.total() },
         "registry": {
             "loaded": registry.is_loaded(),
             "project": snapshot.as_ref().map(|registry| registry.project.to_string()),
@@ -126,6 +124,7 @@ impl AdminState {
         set("larder_cache_bytes", proxy.cache.bytes as f64);
         set("larder_cache_max_bytes", proxy.cache.max_bytes as f64);
         set("larder_flights", proxy.rows_being_read as f64);
+        set("larder_connections", (self.connections)() as f64);
         set("larder_requests_in_flight", self.in_flight.count() as f64);
         set("larder_registry_loaded", if registry.is_loaded() { 1.0 } else { 0.0 });
         set("larder_registry_consecutive_failures", f64::from(registry.consecutive_failures));

@@ -52,13 +52,14 @@ pub(super) struct Answered {
 pub struct InFlight {
     free: Semaphore,
     most: usize,
+    total: AtomicU64,
 }
 
 impl InFlight {
     /// None yet.
     pub fn at_most(most: usize) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
-        Self { free: Semaphore::new(most), most }
+        Self { free: Semaphore::new(most), most, total: AtomicU64::new(0) }
     }
 
     /// How many there are.
@@ -66,8 +67,14 @@ impl InFlight {
         self.most - self.free.available_permits()
     }
 
+    /// How many there ever were.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Counts one more, until what is returned is dropped: by a caller that left, too.
     fn enter(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.total.fetch_add(1, Ordering::Relaxed);
         self.free.try_acquire().map_err(|_| Failure::Overloaded)
     }
 }

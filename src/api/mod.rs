@@ -14,6 +14,7 @@ mod http;
 mod invalid;
 mod json;
 mod json_value;
+mod lifecycle;
 mod message;
 mod meta;
 mod status;
@@ -25,7 +26,10 @@ use std::{sync::Arc, time::Duration};
 use axum::Router;
 
 use self::call::Api;
-pub use self::call::InFlight;
+pub use self::{
+    call::InFlight,
+    lifecycle::{Lifecycle, Opening},
+};
 use crate::{
     metrics::Metrics,
     proxy::{FeatureProxy, StatusCompat, TtlOnRead},
@@ -42,6 +46,8 @@ pub struct ApiState {
     pub registry: Arc<RegistryHandle>,
     /// Says why not.
     pub registry_status: StatusHandle,
+    /// Says whether it has started.
+    pub lifecycle: Arc<Lifecycle>,
     /// The requests under way; more are refused.
     pub in_flight: Arc<InFlight>,
     /// What operators may set.

@@ -1,9 +1,15 @@
 //! `larder.yaml` under the environment under the flags, checked and converted.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    io::ErrorKind,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use super::{
-    Config, ConfigErrors, Sources, Surroundings, feast,
+    Config, ConfigErrors, ProcessSettings, Sources, Surroundings, feast,
     feast::read_file,
     file::{self, File, FreshnessSection, OnUnavailable, StatusCompat},
     problem::{Origin, Problems},
@@ -34,6 +40,9 @@ pub(super) const MAX_AT_ONCE: usize = 1_000_000;
 /// A body is held in memory as a whole.
 const MAX_BODY_BYTES: u64 = 1 << 30;
 
+/// Files that change each time that they are looked at are taken as they are.
+const MAX_LOOKS: usize = 3;
+
 const MAX_ROWS: usize = 1_000_000;
 const MAX_FEATURES: usize = 100_000;
 
@@ -43,11 +52,37 @@ const MAX_WORKER_THREADS: usize = 1024;
 impl Config {
     /// Reads everything, and says all that is wrong with it at once.
     pub fn load(sources: &Sources, surroundings: &Surroundings) -> Result<Self, ConfigErrors> {
+        Self::read(sources, surroundings).1
+    }
+
+    /// The same, with what the process needs even where something is wrong.
+    pub fn read(
+        sources: &Sources,
+        surroundings: &Surroundings,
+    ) -> (ProcessSettings, Result<Self, ConfigErrors>) {
+        let mut before = Stamp::take(sources, surroundings);
+        for _ in 0..MAX_LOOKS {
+            let read = Self::read_once(sources, surroundings);
+            let after = Stamp::take(sources, surroundings);
+            if after == before {
+                return read;
+            }
+            before = after;
+        }
+        Self::read_once(sources, surroundings)
+    }
+
+    fn read_once(
+        sources: &Sources,
+        surroundings: &Surroundings,
+    ) -> (ProcessSettings, Result<Self, ConfigErrors>) {
         let mut problems = Problems::default();
         let mut tree = layers(sources, surroundings, &mut problems);
         let said = tree.clone();
         let file: File = typed::read(&mut tree, &mut problems);
         check(&file, &said, &mut problems);
+        let told = Told::read(surroundings, &mut problems);
+        let process = process_settings(&file, surroundings, told);
         let ignore_auth = file.feast.ignore_auth;
         let (store, registry) = (&file.store, &file.registry);
         let feast = feast::read(sources, surroundings, store, registry, ignore_auth, &mut problems);
@@ -63,20 +98,22 @@ impl Config {
             }
             (settings, stores)
         });
-        match feast {
+        let config = match feast {
             Some((feast, stores)) if problems.errors.is_empty() => {
-                Ok(convert(&file, feast, stores, surroundings, problems))
+                let process = process.clone();
+                Ok(convert(&file, process, feast, stores, surroundings, told, problems))
             }
             _ => Err(ConfigErrors(problems.errors)),
-        }
+        };
+        (process, config)
     }
 }
 
 /// The file, the environment over it, and the flags over both.
 fn layers(sources: &Sources, surroundings: &Surroundings, problems: &mut Problems) -> Node {
     let mut tree = Node::empty();
-    if let Some(path) = &sources.config {
-        let parsed = read_file(path, surroundings)
+    if let Some(path) = larder_yaml(sources, surroundings) {
+        let parsed = read_file(&path, surroundings)
             .and_then(|(origin, text)| parse(&text, &origin, Dialect::Larder));
         match parsed {
             // A file of nothing but comments is no mapping, and as good as an empty one.
@@ -96,6 +133,36 @@ fn layers(sources: &Sources, surroundings: &Surroundings, problems: &mut Problem
         tree.overlay(layer(&flag.key, &flag.value, &origin));
     }
     tree
+}
+
+/// `larder.yaml`: the one that was named, or else the repo's, if there is one.
+pub(super) fn larder_yaml(sources: &Sources, surroundings: &Surroundings) -> Option<PathBuf> {
+    if let Some(path) = &sources.config {
+        return Some(path.clone());
+    }
+    let path = feast::repo(sources, surroundings).join("larder.yaml");
+    // What is there and cannot be read is said, not passed over.
+    let missing = matches!(fs::metadata(&path), Err(error) if error.kind() == ErrorKind::NotFound);
+    (!missing).then_some(path)
+}
+
+/// Which files a configuration is read from, and in what state they are.
+///
+/// A ConfigMap's files change together: what was read between two equal stamps belongs together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp(Vec<Option<(PathBuf, SystemTime, u64)>>);
+
+impl Stamp {
+    /// The stamp now.
+    fn take(sources: &Sources, surroundings: &Surroundings) -> Self {
+        let stamp = |path: PathBuf| {
+            let path = fs::canonicalize(surroundings.working_directory.join(path)).ok()?;
+            let metadata = fs::metadata(&path).ok()?;
+            Some((path, metadata.modified().ok()?, metadata.len()))
+        };
+        let larder = larder_yaml(sources, surroundings).and_then(stamp);
+        Self(vec![larder, feast::file(sources, surroundings).and_then(stamp)])
+    }
 }
 
 fn layer(path: &str, text: &str, origin: &Origin) -> Node {
@@ -222,22 +289,63 @@ impl Checks<'_> {
     }
 }
 
-fn convert(
-    file: &File,
-    feast: super::FeastSettings,
-    (stores, routes): (Vec<super::StoreConfig>, proxy::RouteTable),
-    surroundings: &Surroundings,
-    problems: Problems,
-) -> Config {
-    Config {
-        feast,
-        listen: file.listen.0.iter().map(|at| resolve(&at.0, surroundings)).collect(),
+/// What the container's limits are, as the pod's author passed them on.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    memory: Option<u64>,
+    cpu: Option<usize>,
+}
+
+impl Told {
+    /// 0 is what Kubernetes writes for a request that there is not.
+    fn read(surroundings: &Surroundings, problems: &mut Problems) -> Self {
+        let mut number = |name: &str, what: &str| {
+            let text = surroundings.environment.get(name).map(|text| text.trim())?;
+            let number = text.parse::<u64>();
+            if number.is_err() && !text.is_empty() {
+                let origin = Origin::Environment(name.into());
+                problems.error(&origin, "", format!("is `{text}`; expected {what}"));
+            }
+            number.ok().filter(|number| *number > 0)
+        };
+        let memory = number("LARDER_MEMORY", "a number of bytes, as `limits.memory` is passed on");
+        let cpu = number("LARDER_CPU", "a number of cores, as `requests.cpu` is passed on");
+        Self { memory, cpu: cpu.map(|cpu| usize::try_from(cpu).unwrap_or(usize::MAX)) }
+    }
+}
+
+fn process_settings(file: &File, surroundings: &Surroundings, told: Told) -> ProcessSettings {
+    // Of addresses that are all wrong none is left.
+    let defaults = File::default();
+    let listen = if file.listen.0.is_empty() { &defaults.listen } else { &file.listen };
+    ProcessSettings {
+        listen: listen.0.iter().map(|at| resolve(&at.0, surroundings)).collect(),
         unix_socket_mode: file.unix_socket_mode.0,
         admin: match &file.admin {
             AddressOrOff::Off => None,
             AddressOrOff::At(address) => Some(resolve(address, surroundings)),
         },
-        cache_max_bytes: cache_bytes(file, surroundings),
+        startup_max_wait: file.startup.max_wait.0,
+        shutdown_grace: file.shutdown.grace.0,
+        log_filter: file.log.level.targets(),
+        log_format: file.log.format,
+        worker_threads: worker_threads(file, told.cpu.unwrap_or(surroundings.cores)),
+    }
+}
+
+fn convert(
+    file: &File,
+    process: ProcessSettings,
+    feast: super::FeastSettings,
+    (stores, routes): (Vec<super::StoreConfig>, proxy::RouteTable),
+    surroundings: &Surroundings,
+    told: Told,
+    problems: Problems,
+) -> Config {
+    Config {
+        process,
+        feast,
+        cache_max_bytes: cache_bytes(file, told.memory.or(surroundings.memory_limit)),
         freshness: freshness_table(&file.freshness),
         stores,
         routes,
@@ -266,10 +374,6 @@ fn convert(
             PathOrOff::Off => None,
             PathOrOff::Path(path) => Some(surroundings.working_directory.join(path)),
         },
-        shutdown_grace: file.shutdown.grace.0,
-        log_filter: file.log.level.targets(),
-        log_format: file.log.format,
-        worker_threads: worker_threads(file, surroundings),
         warnings: problems.warnings,
     }
 }
@@ -285,22 +389,19 @@ fn resolve(address: &ListenAddress, surroundings: &Surroundings) -> ListenAddres
     }
 }
 
-fn cache_bytes(file: &File, surroundings: &Surroundings) -> u64 {
+fn cache_bytes(file: &File, limit: Option<u64>) -> u64 {
     if let Auto::Value(size) = file.cache.max_bytes {
         return size.0;
     }
-    let downward = surroundings.environment.get("LARDER_MEMORY").and_then(|it| it.parse().ok());
-    let limit = downward.filter(|limit| *limit > 0).or(surroundings.memory_limit);
     let half = limit.map_or(u64::MAX, |limit| limit / 2);
     half.clamp(MIN_CACHE_BYTES, DEFAULT_CACHE_BYTES)
 }
 
-fn worker_threads(file: &File, surroundings: &Surroundings) -> usize {
-    if let Auto::Value(threads) = file.runtime.worker_threads {
-        return threads.get();
-    }
-    let downward = surroundings.environment.get("LARDER_CPU").and_then(|it| it.parse().ok());
-    let threads = downward.filter(|threads| *threads > 0).unwrap_or(surroundings.cores);
+fn worker_threads(file: &File, cores: usize) -> usize {
+    let threads = match file.runtime.worker_threads {
+        Auto::Value(threads) => threads.get(),
+        Auto::Auto => cores,
+    };
     threads.clamp(1, MAX_WORKER_THREADS)
 }
 

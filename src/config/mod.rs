@@ -41,7 +41,7 @@ pub struct Sources {
     pub chdir: Option<PathBuf>,
     /// `feature_store.yaml` itself: `-f`. Relative paths in it still begin in the repo.
     pub feature_store_yaml: Option<PathBuf>,
-    /// `larder.yaml`: `--config`.
+    /// `larder.yaml`: `--config`. Without it, the one in the repo is read, if there is one.
     pub config: Option<PathBuf>,
     /// Flags that stand for keys of `larder.yaml`.
     pub flags: Vec<Flag>,
@@ -61,14 +61,10 @@ pub struct Flag {
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What the process needs.
+    pub process: ProcessSettings,
     /// What Feast's file says.
     pub feast: FeastSettings,
-    /// Where gRPC and HTTP are served.
-    pub listen: Vec<ListenAddress>,
-    /// Permissions of Unix sockets.
-    pub unix_socket_mode: u32,
-    /// Where health and metrics are served.
-    pub admin: Option<ListenAddress>,
     /// The bound on all cached rows.
     pub cache_max_bytes: u64,
     /// How rows age.
@@ -87,6 +83,21 @@ pub struct Config {
     pub registry_limits: FetchLimits,
     /// Where the last good registry is kept for the next start.
     pub registry_disk_copy: Option<PathBuf>,
+    /// What is doubtful, to be said at start.
+    pub warnings: Vec<Problem>,
+}
+
+/// What the process needs, whatever else is wrong: of settings that are, the defaults.
+#[derive(Clone, Debug)]
+pub struct ProcessSettings {
+    /// Where gRPC and HTTP are served.
+    pub listen: Vec<ListenAddress>,
+    /// Permissions of Unix sockets.
+    pub unix_socket_mode: u32,
+    /// Where health and metrics are served.
+    pub admin: Option<ListenAddress>,
+    /// How long the start may take at most before it counts as done.
+    pub startup_max_wait: Duration,
     /// How long requests under way may take once larder is told to stop.
     pub shutdown_grace: Duration,
     /// What is logged.
@@ -95,8 +106,6 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Threads that serve requests.
     pub worker_threads: usize,
-    /// What is doubtful, to be said at start.
-    pub warnings: Vec<Problem>,
 }
 
 /// What of `feature_store.yaml` a reader needs.

@@ -131,6 +131,8 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<(Socket, SocketFile)> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = PathBuf::from(beside);
+    // In a container every process has the same number: one that was killed here may have left it.
+    refuse_foreign(&beside)?;
     let _ = fs::remove_file(&beside);
     let listener = std_unix::UnixListener::bind(&beside)?;
     let moved = fs::set_permissions(&beside, fs::Permissions::from_mode(mode))
@@ -154,9 +156,15 @@ fn refuse_foreign(path: &Path) -> io::Result<()> {
         let message = "there is something else at this path; remove it, or use another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
+    let in_use = || io::Error::new(io::ErrorKind::AddrInUse, "another process listens there");
     match std_unix::UnixStream::connect(path) {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
-        Err(_) => Ok(()),
+        Ok(_) => Err(in_use()),
+        Err(error) => match error.kind() {
+            // Nobody listens; or the socket has just gone.
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(()),
+            // Whether somebody does cannot be told: it is another user's.
+            _ => Err(error),
+        },
     }
 }
 
@@ -200,6 +208,23 @@ mod tests {
         drop(listener);
         assert!(!path.exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_of_the_same_number_left_is_replaced_and_a_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let beside = dir.path().join(format!("s.sock.{}", std::process::id()));
+        drop(std_unix::UnixListener::bind(&path).unwrap());
+        drop(std_unix::UnixListener::bind(&beside).unwrap());
+        let listener = Listener::bind(&ListenAddress::Unix(path.clone()), 0o666).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        assert!(!beside.exists());
+        drop(listener);
+
+        fs::write(&beside, "precious").unwrap();
+        Listener::bind(&ListenAddress::Unix(path), 0o666).unwrap_err();
+        assert_eq!(fs::read(&beside).unwrap(), b"precious");
     }
 
     #[tokio::test]

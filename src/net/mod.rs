@@ -2,10 +2,12 @@
 
 mod address;
 mod listener;
+mod routes;
 mod serve;
 
 pub use self::{
     address::{ListenAddress, NotAnAddress},
     listener::{BindError, Listener},
-    serve::Server,
+    routes::Routes,
+    serve::{Server, Serving},
 };

@@ -2,19 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{sync::Semaphore, time};
+use tokio::{sync::Semaphore, task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{Listener, listener::Connection};
+use super::{Listener, Routes, listener::Connection};
 
-/// Serves one router at any number of listeners, until it is drained.
+/// Serves at any number of listeners, until it is drained.
 pub struct Server {
     protocols: auto::Builder<TokioExecutor>,
     connections: Arc<GracefulShutdown>,
@@ -53,16 +52,35 @@ impl Server {
         }
     }
 
-    /// Accepts at `listener` from now on, in the background.
-    pub fn serve(&self, listener: Listener, router: Router) {
+    /// Accepts in the background, as soon as the listener is open.
+    pub fn serve(
+        &self,
+        opening: impl Future<Output = Listener> + Send + 'static,
+        routes: Routes,
+    ) -> Serving {
+        let stop = self.stop.child_token();
         let accept = Accept {
             protocols: self.protocols.clone(),
             connections: Arc::clone(&self.connections),
             permits: Arc::clone(&self.permits),
             stop: self.stop.clone(),
-            router,
+            routes,
         };
-        self.loops.spawn(accept.run(listener));
+        let closed = stop.clone();
+        let accepting = self.loops.spawn(async move {
+            let run = async { accept.run(opening.await).await };
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = run => {}
+            }
+        });
+        Serving { stop, accepting }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let permits = Arc::clone(&self.permits);
+        move || MAX_CONNECTIONS - permits.available_permits()
     }
 
     /// Waits for the requests under way, for `grace` at most. `false` if some were cut off.
@@ -81,27 +99,37 @@ impl Server {
     }
 }
 
+/// A listener that is served.
+#[derive(Debug)]
+pub struct Serving {
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Accepts no more, and waits until the listener is closed. Its connections live on.
+    pub async fn close(self) {
+        self.stop.cancel();
+        // It does not panic; and if it did, it would be closed, too.
+        let _ = self.accepting.await;
+    }
+}
+
 struct Accept {
     protocols: auto::Builder<TokioExecutor>,
     connections: Arc<GracefulShutdown>,
     permits: Arc<Semaphore>,
     stop: CancellationToken,
-    router: Router,
+    routes: Routes,
 }
 
 impl Accept {
+    /// Runs until it is dropped.
     async fn run(self, listener: Listener) {
         loop {
             let permit = Arc::clone(&self.permits).acquire_owned();
-            let accepted = async {
-                let permit = permit.await.expect("the semaphore is never closed");
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                () = self.stop.cancelled() => return,
-                accepted = accepted => accepted,
-            };
-            match accepted {
+            let permit = permit.await.expect("the semaphore is never closed");
+            match listener.accept().await {
                 Ok(connection) => self.spawn(connection, permit),
                 Err(error) => {
                     // Out of file descriptors, mostly: a moment later there may be some.
@@ -114,7 +142,7 @@ impl Accept {
 
     fn spawn(&self, connection: Connection, permit: tokio::sync::OwnedSemaphorePermit) {
         let protocols = self.protocols.clone();
-        let service = TowerToHyperService::new(self.router.clone());
+        let service = TowerToHyperService::new(self.routes.clone());
         let watcher = self.connections.watcher();
         let stop = self.stop.clone();
         tokio::spawn(async move {

@@ -60,6 +60,12 @@ impl RegistryStatus {
 }
 
 impl StatusHandle {
+    /// That of a registry that is not looked for, and why.
+    pub fn without(why: &str) -> Self {
+        let last_error = Some(why.into());
+        Self(Arc::new(ArcSwap::from_pointee(RegistryStatus { last_error, ..Default::default() })))
+    }
+
     /// The status now.
     pub fn load(&self) -> Arc<RegistryStatus> {
         self.0.load_full()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use larder::{
-    api::{ApiSettings, ApiState, InFlight, router},
+    api::{ApiSettings, ApiState, InFlight, Lifecycle, router},
     cache::FeatureCache,
     metrics::Metrics,
     model::KeyEncoding,
@@ -18,6 +18,7 @@ use larder::{
     resilience::{Limits, ResilientStore},
     store::{OnlineStore, SqliteSettings, StoreSettings, connect},
 };
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
@@ -39,6 +40,7 @@ pub(crate) struct Setup {
     pub(crate) registry: Option<Registry>,
     pub(crate) registry_status: StatusHandle,
     pub(crate) settings: ApiSettings,
+    pub(crate) lifecycle: Arc<Lifecycle>,
 }
 
 impl Default for Setup {
@@ -49,13 +51,14 @@ impl Default for Setup {
             registry: Some(golden_registry("registry.db")),
             registry_status: StatusHandle::default(),
             settings: patient(),
+            lifecycle: Lifecycle::new(Instant::now(), Duration::from_secs(20)),
         }
     }
 }
 
 impl Server {
     pub(crate) fn start(setup: Setup) -> Self {
-        let Setup { store, kind, registry: snapshot, registry_status, settings } = setup;
+        let Setup { store, kind, registry: snapshot, registry_status, settings, lifecycle } = setup;
         let metrics = Metrics::new();
         let registry = Arc::new(RegistryHandle::default());
         if let Some(snapshot) = snapshot {
@@ -82,6 +85,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             registry: Arc::clone(&registry),
             registry_status,
+            lifecycle,
             in_flight: Arc::new(InFlight::at_most(settings.max_in_flight)),
             settings,
         });

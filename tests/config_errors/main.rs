@@ -101,7 +101,7 @@ runtime: {worker_threads: 1024}
 ";
     Repo::new(MINIMAL, Some(most)).load();
     let many = Repo::new(MINIMAL, None).variable("LARDER_CPU", "1000000");
-    assert_eq!(many.load().worker_threads, 1024);
+    assert_eq!(many.load().process.worker_threads, 1024);
 
     let other = "stores: {spare: {online_store: sqlite, store: {max_in_flight: 1000001}}}\n";
     let errors = Repo::new(MINIMAL, Some(other)).errors();
@@ -143,7 +143,7 @@ fn variables_that_are_no_settings_are_left_alone() {
         .variable("LARDER_MEMORY", "134217728")
         .variable("LARDER_CPU", "1");
     let config = repo.load();
-    assert_eq!((config.cache_max_bytes, config.worker_threads), (64 << 20, 1));
+    assert_eq!((config.cache_max_bytes, config.process.worker_threads), (64 << 20, 1));
 }
 
 #[test]

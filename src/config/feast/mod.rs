@@ -74,7 +74,7 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> Option<(FeastSettings, FeastStores)> {
     let repo = repo(sources, surroundings);
-    let (origin, text) = match find(sources, surroundings, &repo) {
+    let (origin, text) = match find(sources, surroundings) {
         Ok(found) => found,
         Err(problem) => {
             problems.errors.push(problem);
@@ -115,32 +115,53 @@ pub(super) fn read(
     Some((settings, stores))
 }
 
-/// The text of the file: that of `-f`, of the environment, or the repo's.
-fn find(
-    sources: &Sources,
-    surroundings: &Surroundings,
-    repo: &std::path::Path,
-) -> Result<(Origin, String), Problem> {
-    let environment = |name: &str| surroundings.environment.get(name).filter(|it| !it.is_empty());
+/// Where the text is.
+enum Place<'a> {
+    File(PathBuf),
+    Base64(&'a str),
+}
+
+const BASE64: &str = "FEATURE_STORE_YAML_BASE64";
+
+/// Where the text is: in the file of `-f`, in the environment, or in the repo.
+fn place<'a>(sources: &Sources, surroundings: &'a Surroundings) -> Place<'a> {
+    let environment = |name: &str| {
+        let value = surroundings.environment.get(name).filter(|it| !it.is_empty());
+        value.filter(|_| sources.chdir.is_none())
+    };
     if let Some(file) = &sources.feature_store_yaml {
-        return read_file(file, surroundings);
+        Place::File(file.clone())
+    } else if let Some(encoded) = environment(BASE64) {
+        Place::Base64(encoded)
+    } else if let Some(file) = environment("FEAST_FS_YAML_FILE_PATH") {
+        Place::File(file.into())
+    } else {
+        Place::File(repo(sources, surroundings).join("feature_store.yaml"))
     }
-    const BASE64: &str = "FEATURE_STORE_YAML_BASE64";
-    if let Some(encoded) = environment(BASE64).filter(|_| sources.chdir.is_none()) {
-        let origin = Origin::Environment(BASE64.into());
-        let text = BASE64_STANDARD.decode(encoded.trim()).ok();
-        return match text.and_then(|bytes| String::from_utf8(bytes).ok()) {
-            Some(text) => Ok((origin, text)),
-            None => Err(Problem {
-                origin,
-                key: String::new(),
-                message: "is not the base64 of a UTF-8 text".to_owned(),
-            }),
-        };
+}
+
+/// The file that is read; none if a variable holds its text.
+pub(super) fn file(sources: &Sources, surroundings: &Surroundings) -> Option<PathBuf> {
+    match place(sources, surroundings) {
+        Place::File(file) => Some(file),
+        Place::Base64(_) => None,
     }
-    match environment("FEAST_FS_YAML_FILE_PATH").filter(|_| sources.chdir.is_none()) {
-        Some(file) => read_file(&PathBuf::from(file), surroundings),
-        None => read_file(&repo.join("feature_store.yaml"), surroundings),
+}
+
+fn find(sources: &Sources, surroundings: &Surroundings) -> Result<(Origin, String), Problem> {
+    let encoded = match place(sources, surroundings) {
+        Place::File(file) => return read_file(&file, surroundings),
+        Place::Base64(encoded) => encoded,
+    };
+    let origin = Origin::Environment(BASE64.into());
+    let text = BASE64_STANDARD.decode(encoded.trim()).ok();
+    match text.and_then(|bytes| String::from_utf8(bytes).ok()) {
+        Some(text) => Ok((origin, text)),
+        None => Err(Problem {
+            origin,
+            key: String::new(),
+            message: "is not the base64 of a UTF-8 text".to_owned(),
+        }),
     }
 }
 

@@ -50,6 +50,8 @@ pub struct File {
     pub requests: RequestsSection,
     /// In what larder follows which of Feast's servers.
     pub compat: CompatSection,
+    /// How larder starts.
+    pub startup: StartupSection,
     /// How larder stops.
     pub shutdown: ShutdownSection,
     /// What is written to standard error.
@@ -211,6 +213,14 @@ pub enum TtlOnRead {
     Null,
 }
 
+/// How larder starts.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StartupSection {
+    /// How long `larder ready` says no at most while there is no feature registry.
+    pub max_wait: DurationText,
+}
+
 /// How larder stops.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -271,6 +281,7 @@ impl Default for File {
             registry: RegistrySection::default(),
             requests: RequestsSection::default(),
             compat: CompatSection::default(),
+            startup: StartupSection::default(),
             shutdown: ShutdownSection::default(),
             log: LogSection::default(),
             runtime: RuntimeSection::default(),
@@ -326,6 +337,12 @@ impl Default for RequestsSection {
 impl Default for TtlOnReadSection {
     fn default() -> Self {
         Self { grpc: TtlOnRead::Flag, http: TtlOnRead::Off, python_grpc: TtlOnRead::Off }
+    }
+}
+
+impl Default for StartupSection {
+    fn default() -> Self {
+        Self { max_wait: DurationText(Duration::from_secs(20)) }
     }
 }
 

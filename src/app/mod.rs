@@ -1,0 +1,169 @@
+//! Puts the parts together, runs them, stops them.
+//!
+//! ```text
+//!  configuration -> parts -> listeners open -> serving ... told to stop -> drain within the grace -> end
+//!        |                        |
+//!        | wrong, and waited for  | cannot be opened, and waited for
+//!        v                        v
+//!  listeners open, every     the others are served
+//!  request told why; look
+//!  again every second
+//! ```
+
+mod host;
+mod served;
+
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    task,
+    time::{self, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::{
+    host::{Host, OnBindError},
+    served::{Ready, registry_of, unconfigured},
+};
+use crate::{
+    api::Lifecycle,
+    config::{Config, ConfigErrors, ProcessSettings},
+    metrics::Metrics,
+    net::BindError,
+    registry::{Registry, load_once},
+};
+
+/// Histograms are folded this often.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A configuration that is waited for is looked at this often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a look at the configuration found.
+pub type Look = (ProcessSettings, Result<Config, ConfigErrors>);
+
+/// Looks at the configuration again. May block.
+pub type LookAgain = Arc<dyn Fn() -> Look + Send + Sync>;
+
+/// Why larder did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Everything that is wrong with the configuration.
+    #[error("{0}")]
+    Config(String),
+    /// An address that cannot be listened at.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// Serves until `told_to_stop`, then finishes what is under way, within the grace period. Neither
+/// store nor registry is waited for. The start counts as begun at `began`.
+///
+/// With `look_again` a wrong configuration, or an address that is in use, is no end: larder tells
+/// whoever asks, and goes on once it is mended.
+///
+/// # Errors
+///
+/// Without, either; nothing was served then.
+pub async fn run(
+    found: Look,
+    look_again: Option<LookAgain>,
+    began: Instant,
+    told_to_stop: impl Future<Output = &'static str>,
+) -> Result<(), StartError> {
+    let lifecycle = Lifecycle::new(began, found.0.startup_max_wait);
+    let mut host = Host::new(Metrics::new(), lifecycle);
+    let background = CancellationToken::new();
+    tokio::spawn(upkeep(Arc::clone(&host.metrics), background.clone()));
+    let signal = tokio::select! {
+        signal = told_to_stop => signal,
+        ended = serve(&mut host, found, look_again, &background) => match ended? {},
+    };
+    info!(signal, "stopping: requests under way are finished");
+    host.stop().await;
+    background.cancel();
+    info!("stopped");
+    Ok(())
+}
+
+/// Ends only if it fails.
+async fn serve(
+    host: &mut Host,
+    mut found: Look,
+    look_again: Option<LookAgain>,
+    background: &CancellationToken,
+) -> Result<Infallible, StartError> {
+    let threads = found.0.worker_threads;
+    let mut said = None;
+    let (process, ready) = loop {
+        let (process, config) = found;
+        let problem = match put_together(config, &host.metrics) {
+            Ok(ready) => break (process, ready),
+            Err(problem) => problem,
+        };
+        let Some(look_again) = &look_again else {
+            return Err(StartError::Config(problem));
+        };
+        host.listen_at(&process, OnBindError::Retry).await?;
+        if said.as_ref() != Some(&problem) {
+            tell(host, &problem);
+            said = Some(problem);
+        }
+        time::sleep(LOOK_INTERVAL).await;
+        let look_again = Arc::clone(look_again);
+        let looked = task::spawn_blocking(move || look_again()).await;
+        found = looked.expect("whatever a configuration says, reading it ends");
+    };
+    if said.is_some() {
+        host.metrics.gauge(ERRORS, &[]).set(0.0);
+        info!("the configuration is in force");
+        if process.worker_threads != threads {
+            warn!("runtime.worker_threads counts from the next start on");
+        }
+    }
+    host.serve(ready.start(background.clone()));
+    let wait = look_again.is_some();
+    let on_error = if wait { OnBindError::Retry } else { OnBindError::Stop };
+    host.listen_at(&process, on_error).await?;
+    pending().await
+}
+
+const ERRORS: &str = "larder_config_errors";
+
+/// Tells the log, metrics and whoever asks what is wrong: a line for each problem.
+fn tell(host: &Host, problem: &str) {
+    let problems: Vec<_> = problem.lines().collect();
+    host.metrics.gauge(ERRORS, &[]).set(problems.len() as f64);
+    let problems = problems.join("; ");
+    error!(problems, "waiting for a configuration that can be used");
+    let why = format!("there is no configuration that can be used: {problems}");
+    host.serve(unconfigured(&host.metrics, &why));
+}
+
+/// What a configuration describes, or everything that is wrong with it, a line each.
+fn put_together(
+    config: Result<Config, ConfigErrors>,
+    metrics: &Arc<Metrics>,
+) -> Result<Ready, String> {
+    let config = config.map_err(|errors| errors.to_string())?;
+    Ready::new(config, metrics).map_err(|error| format!("{error:#}"))
+}
+
+/// Loads the registry once, as `check` does.
+pub async fn load_registry(config: &Config) -> anyhow::Result<Registry> {
+    let (mut source, options) = registry_of(config)?;
+    let loaded = load_once(&mut source, &options).await;
+    loaded.with_context(|| format!("feature registry {source}"))
+}
+
+async fn upkeep(metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut ticks = time::interval(UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => metrics.upkeep(),
+        }
+    }
+}

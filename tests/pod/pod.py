@@ -32,11 +32,13 @@ PYTHON_ENVIRONMENT = {
     "LD_LIBRARY_PATH": f"{PYTHON}/lib",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
+# Where its image has `/larder`.
+LARDER_IN_POD = "/run/image/larder"
 ADMIN = "http://127.0.0.1:6567"
 LARDER_UID, APP_UID = 65532, 1000
 # What an injected container is started with.
 ARGUMENTS = [
-    *("serve", "--chdir", "/etc/larder"),
+    *("serve", "--chdir", "/etc/larder", "--on-bad-config", "wait"),
     *("--listen", "127.0.0.1:6566"),
     *("--listen", "unix:/run/larder/larder.sock"),
     *("--listen", "unix-abstract:larder"),
@@ -167,13 +169,13 @@ class Sidecar(Container):
 
     def __init__(self, pod, arguments, environment):
         mounts = [
-            Mount(LARDER, "/run/image/larder"),
+            Mount(LARDER, LARDER_IN_POD),
             Mount(pod.registry, "/run/registry"),
             Mount(pod.run, "/run/larder", writable=True),
             Mount(pod.config.folder, "/etc/larder"),
         ]
         environment = {**LARDER_ENVIRONMENT, **environment}
-        command = ["/run/image/larder", *arguments]
+        command = [LARDER_IN_POD, *arguments]
         super().__init__(command, LARDER_UID, environment, mounts, hidden=["/etc"])
 
     def metrics(self):
@@ -184,7 +186,7 @@ class Sidecar(Container):
 
     def is_ready(self):
         """The startup probe."""
-        command = ["/run/image/larder", "ready", "--socket", "/run/larder/larder.sock"]
+        command = [LARDER_IN_POD, "ready", "--socket", "/run/larder/larder.sock"]
         return self.exec(*command).returncode == 0
 
 

@@ -9,12 +9,14 @@ import pytest
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 
 from asks import message
-from pod import ADMIN, MEMORY, lines, wait_for_startup
+from conftest import STORE_YAML
+from pod import LARDER_IN_POD, MEMORY, lines, wait_for_startup
 from world import until
 
 ADDRESS, SOCKET = "127.0.0.1:6566", "unix:/run/larder/larder.sock"
 ABSTRACT = "unix-abstract:larder"
-CALLERS = [f"falls-back:{ADDRESS}", f"falls-back:{SOCKET}", f"waits:{SOCKET}", f"waits:{ABSTRACT}"]
+FALLING_BACK = [f"falls-back:{ADDRESS}", f"falls-back:{SOCKET}"]
+CALLERS = [*FALLING_BACK, f"waits:{SOCKET}", f"waits:{ABSTRACT}"]
 # Machines that run tests stall; what a slow store does to answers is tested elsewhere.
 PATIENT = {"LARDER_STORE__TIMEOUT": "10s", "LARDER_REQUESTS__DEFAULT_TIMEOUT": "15s"}
 # What a container that is terminated is given by default.
@@ -150,6 +152,63 @@ def test_a_request_under_way_is_answered_when_larder_is_told_to_end(cluster):
     caller.join()
     assert answers == [[3]]
     assert larder.ended() == 0, larder.output()
+
+
+def test_drain_lets_larder_outlive_an_app_that_is_told_to_end_together_with_it(cluster, fallback):
+    """A container that is no native sidecar: its preStop hook runs, then it gets SIGTERM."""
+    pod = cluster.pod()
+    larder = pod.sidecar(**PATIENT)
+    wait_for_startup(larder)
+    app = start_app(pod, fallback)
+    all_callers_have(app, "larder", 0)
+    hook = []
+    drain = threading.Thread(target=lambda: hook.append(larder.exec(LARDER_IN_POD, "drain")))
+    told = time.time()
+    drain.start()
+    # An app that takes its time to end goes on asking.
+    all_callers_have(app, "larder", told + 1)
+    made = end_app(app, [larder])
+    drain.join()
+    assert hook[0].returncode == 0, hook[0]
+    said(f"`larder drain` ended {time.time() - made[-1]['ended']:.1f} s after the last request")
+    assert {call["source"] for call in made} == {"larder"}
+    assert larder.stop() == 0, larder.output()
+
+
+BAD = {"feature_store__yaml": STORE_YAML.replace("redis,", "rediss,")}
+
+
+@pytest.mark.parametrize("config", [{}, BAD], ids=["missing", "wrong"])
+def test_a_config_that_is_missing_or_wrong_keeps_no_app_from_starting(cluster, fallback, config):
+    pod = cluster.pod(config)
+    begun = time.monotonic()
+    larder = pod.sidecar(LARDER_STARTUP__MAX_WAIT="3s")
+    wait_for_startup(larder, period=0.2)
+    took = time.monotonic() - begun
+    assert took >= 3, "it is waited for, and no longer than it may take"
+    app = start_app(pod, fallback, FALLING_BACK)
+    all_callers_have(app, "fallback", 0, FALLING_BACK)
+    assert not calls(app, "larder")
+    with pytest.raises(grpc.RpcError) as raised:
+        get([1])
+    assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+    reason = raised.value.details()
+    assert "feature_store.yaml" in reason, reason
+    said(f"config {'wrong' if config else 'missing'}: callers are told `{reason}`")
+    mended = time.time()
+    pod.config.put(feature_store__yaml=STORE_YAML)
+    all_callers_have(app, "larder", mended, FALLING_BACK)
+    first = min(call["ended"] for call in calls(app, "larder", mended))
+    said(f"it is mended: larder answers {first - mended:.2f} s later")
+    end_app(app, [larder])
+    assert larder.stop() == 0, larder.output()
+
+
+def test_settings_of_larder_come_from_the_same_config_map(cluster):
+    pod = cluster.pod({"feature_store__yaml": STORE_YAML, "larder__yaml": "cache: {max_bytes: 7MiB}"})
+    larder = pod.sidecar()
+    wait_for_startup(larder)
+    assert larder.status()["cache"]["max_bytes"] == 7 << 20
 
 
 def test_memory_is_bounded_by_what_the_container_has(cluster):

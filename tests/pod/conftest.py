@@ -4,13 +4,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
+from feast.protos.feast.serving.GrpcServer_pb2_grpc import GrpcFeatureServerStub
 
 HERE = Path(__file__).resolve().parent
 # What starts real services is shared with the tests of real clients.
 sys.path.insert(0, str(HERE.parent / "sdk"))
 
 import repository  # noqa: E402
+from asks import message  # noqa: E402
 from pod import Pod, check_surroundings  # noqa: E402
 from world import FeastListener, Redis  # noqa: E402
 
@@ -45,7 +48,19 @@ def rows(tmp_path_factory):
 @pytest.fixture(scope="session")
 def fallback(rows):
     """`feast listen` on the same rows: what an application asks when there is no larder."""
+    redis = Redis(rows[1], REDIS_PORT)
     server = FeastListener(rows[0])
+    request = message(
+        {
+            "features": ["rides:count"],
+            "entities": {"rider_id": [1]},
+            "full_feature_names": False,
+        }
+    )
+    # Its first answer takes seconds.
+    with grpc.insecure_channel(server.address) as channel:
+        GrpcFeatureServerStub(channel).GetOnlineFeatures(request, timeout=60)
+    redis.stop()
     yield server.address
     server.stop()
 

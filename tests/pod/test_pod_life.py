@@ -46,6 +46,8 @@ def all_callers_have(app, source, since, callers=CALLERS, count=5):
     """Waits until each caller was answered by `source` some times."""
 
     def enough():
+        failed = [call for call in calls(app) if call["error"]]
+        assert not failed, failed[:5]
         found = [call["caller"] for call in calls(app, source, since)]
         return all(found.count(caller) >= count for caller in callers)
 
@@ -103,16 +105,16 @@ def test_a_killed_larder_fails_no_call(cluster, fallback):
         gaps.append(first - killed)
         all_callers_have(app, "larder", time.time())
     made = end_app(app, [larder])
-    slowest = max(call["ended"] - call["begun"] for call in made)
-    waited = max(
-        call["ended"] - call["begun"] for call in made if call["caller"].startswith("falls")
-    )
+
+    def slowest(kind):
+        return max(c["ended"] - c["begun"] for c in made if c["caller"].startswith(kind))
+
     share = sum(call["source"] == "fallback" for call in made)
     said(
         f"killed under load, 3 times: larder answered again after"
         f" {', '.join(f'{gap:.2f}' for gap in gaps)} s; {len(made)} calls, none failed,"
-        f" {share} of them by the fallback; the slowest took {waited:.2f} s where callers fall"
-        f" back, {slowest:.2f} s where they wait"
+        f" {share} of them by the fallback; the slowest took {slowest('falls-back'):.2f} s where"
+        f" callers fall back, {slowest('waits'):.2f} s where they wait"
     )
 
 

@@ -1,11 +1,15 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind,
+    parser::ValueSource,
+};
 
 use crate::{
     config::{Flag, Sources},
+    injector::Inject,
     net::ListenAddress,
 };
 
@@ -21,7 +25,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
-    from: From,
+    before: ConfigFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -47,9 +51,16 @@ pub enum Command {
         /// tried again, too.
         #[arg(long, value_name = "WHAT", env = "LARDER_ON_BAD_CONFIG", default_value = "stop")]
         on_bad_config: OnBadConfig,
+        /// The configuration.
+        #[command(flatten)]
+        from: ConfigFlags,
     },
     /// Check the configuration and load the registry, as before a rollout. Opens no port.
-    Check,
+    Check {
+        /// The configuration.
+        #[command(flatten)]
+        from: ConfigFlags,
+    },
     /// Ask a larder on this machine whether its start is done: 0 if so, else 1. Reads no files.
     #[command(after_help = READY)]
     Ready(ReadyArgs),
@@ -62,7 +73,13 @@ pub enum Command {
         /// How long to wait at most, whatever there is.
         #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = duration)]
         max_wait: Duration,
+        /// The configuration.
+        #[command(flatten)]
+        from: ConfigFlags,
     },
+    /// Put larder into manifests of Kubernetes, beside the containers of their pods.
+    #[command(after_help = INJECT)]
+    Inject(InjectArgs),
     /// Print the JSON schema of larder.yaml, for editors.
     ConfigSchema,
 }
@@ -113,36 +130,92 @@ impl ReadyArgs {
     }
 }
 
-#[derive(Args, Clone, Debug)]
-struct From {
+const INJECT: &str = "\
+Reads Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs,
+CronJobs and Lists of them, as YAML or JSON, and writes all of what it read, with larder in those
+pod templates that have the label larder.dev/inject: enabled. What is not changed stays as it is,
+comments and order, too. Once more over its own output, it changes nothing; or, with another image
+or other settings, the container larder alone.
+
+Examples:
+  larder inject -f deployment.yaml | kubectl apply -f -
+  helm template my-chart | larder inject -f - --set image=registry.example/larder:1.2.3
+  kubectl get deployment ranker -o yaml | larder inject --all -f - | kubectl apply -f -
+  larder inject --check -f deployment.yaml                     in CI: is it up to date?
+
+Settings, and what they are by default:
+  image           ghcr.io/larder/larder:VERSION
+  config          larder   the ConfigMap with feature_store.yaml and, if wanted, larder.yaml
+  env-from                 a Secret whose keys become variables of larder
+  cpu-request     100m     memory-request  64Mi
+  cpu-limit                memory-limit    256Mi
+  disk                     a volume of this size keeps the registry over restarts: 1Gi
+  store-ports              ports that bypass a mesh's proxy: 6379,6380
+  log-level                off, error, warn, info, debug or trace
+A pod may ask for something else, by annotation: larder.dev/memory-limit: 512Mi. By
+larder.dev/containers: server,worker only these containers are told where larder is.
+
+Exit codes: 0 done; 1 a manifest that cannot be read, or with --check: something would change;
+64 wrong command line or settings. When it fails, nothing is written.";
+
+/// What `inject` is told.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct InjectArgs {
+    /// A manifest, or `-` for the standard input. May be repeated.
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Settings of the platform: the ConfigMap larder-sidecar, or a mapping of keys to values.
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// One setting, over those: --set memory-limit=512Mi. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Inject into pod templates without the label, too.
+    #[arg(long)]
+    all: bool,
+    /// Write no manifests, only what would change; exit with 1 if something would.
+    #[arg(long)]
+    check: bool,
+}
+
+impl From<InjectArgs> for Inject {
+    fn from(args: InjectArgs) -> Self {
+        let InjectArgs { files, settings, set, all, check } = args;
+        Self { files, settings, set, all, check }
+    }
+}
+
+/// Where the configuration is, and what stands for keys of it.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFlags {
     /// The Feast feature repo: the folder with feature_store.yaml, where its relative paths begin.
-    #[arg(short, long, visible_alias = "feature-repo", value_name = "DIR", global = true)]
+    #[arg(short, long, visible_alias = "feature-repo", value_name = "DIR")]
     chdir: Option<PathBuf>,
     /// Another feature_store.yaml than the repo's. FEATURE_STORE_YAML_BASE64 may hold one, too.
-    #[arg(short, long, value_name = "FILE", global = true)]
+    #[arg(short, long, value_name = "FILE")]
     feature_store_yaml: Option<PathBuf>,
     /// larder's own settings; config/reference.yaml lists them all. [default: the repo's
     /// larder.yaml, if there is one]
-    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG", global = true)]
+    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
     config: Option<PathBuf>,
     /// Where to serve gRPC and HTTP: HOST:PORT, :PORT, unix:PATH or unix-abstract:NAME. May be
     /// repeated. [default: 127.0.0.1:6566]
-    #[arg(long, value_name = "ADDRESS", global = true)]
+    #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
     /// Where to serve health and metrics, or `off`. [default: 127.0.0.1:6567]
-    #[arg(long, value_name = "ADDRESS", global = true)]
+    #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
     /// What to log: error, warn, info, debug, or levels by target. [default: info]
-    #[arg(long, value_name = "LEVEL", global = true)]
+    #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// How to log: text or json. [default: text]
-    #[arg(long, value_name = "FORMAT", global = true)]
+    #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
     /// Serve everybody although feature_store.yaml asks for authorisation.
-    #[arg(long, global = true)]
+    #[arg(long)]
     ignore_feast_auth: bool,
     /// Any setting of larder.yaml: --set cache.max_bytes=512MiB. May be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, global = true)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     set: Vec<(String, String)>,
 }
 
@@ -153,16 +226,75 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, as in memory-limit=512Mi".to_owned()),
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = text.parse::<jiff::SignedDuration>().ok();
     let duration = duration.and_then(|duration| Duration::try_from(duration).ok());
     duration.ok_or_else(|| "expected a duration such as 2s or 500ms".to_owned())
 }
 
+impl Command {
+    /// The flags of a command that reads the configuration.
+    fn from(&self) -> Option<&ConfigFlags> {
+        match self {
+            Self::Serve { from, .. } | Self::Check { from } | Self::Drain { from, .. } => {
+                Some(from)
+            }
+            Self::Ready(_) | Self::Inject(_) | Self::ConfigSchema => None,
+        }
+    }
+}
+
+impl ConfigFlags {
+    /// These, and of those before the command what these do not say.
+    fn over(self, before: Self) -> Self {
+        Self {
+            chdir: self.chdir.or(before.chdir),
+            feature_store_yaml: self.feature_store_yaml.or(before.feature_store_yaml),
+            config: self.config.or(before.config),
+            listen: [before.listen, self.listen].concat(),
+            admin: self.admin.or(before.admin),
+            log_level: self.log_level.or(before.log_level),
+            log_format: self.log_format.or(before.log_format),
+            ignore_feast_auth: self.ignore_feast_auth || before.ignore_feast_auth,
+            set: [before.set, self.set].concat(),
+        }
+    }
+}
+
 impl Cli {
+    /// Reads a command line, the program's name first. Flags of the configuration may stand before
+    /// a command that reads it, and before no other.
+    pub fn read<T: Into<OsString> + Clone>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if cli.command.from().is_none() {
+            let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+            let flag = command.get_arguments().find(|flag| given(flag.get_id().as_str()));
+            if let Some(flag) = flag.and_then(|flag| flag.get_long()) {
+                let name = matches.subcommand_name().unwrap_or_default();
+                let message = format!("--{flag} means nothing to `{name}`: it is for serving");
+                return Err(command.error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+        Ok(cli)
+    }
+
     /// Where to look for what, and the flags that stand for keys of `larder.yaml`.
     pub fn sources(&self) -> Sources {
-        let from = &self.from;
+        let from = match self.command.from() {
+            Some(from) => from.clone().over(self.before.clone()),
+            None => self.before.clone(),
+        };
         let mut flags = Vec::new();
         let mut flag = |name: &str, key: &str, value: String| {
             flags.push(Flag { name: name.to_owned(), key: key.to_owned(), value });
@@ -212,7 +344,7 @@ mod tests {
     #[test]
     fn a_socket_is_an_address() {
         let address = |flags: &[&str]| {
-            let cli = Cli::parse_from([&["larder", "ready"], flags].concat());
+            let cli = Cli::read([&["larder", "ready"], flags].concat()).unwrap();
             let Command::Ready(args) = cli.command else { panic!("{:?}", cli.command) };
             args.address().to_string()
         };
@@ -223,11 +355,47 @@ mod tests {
 
     #[test]
     fn flags_stand_before_and_after_the_command() {
-        let cli =
-            Cli::parse_from(["larder", "-c", "repo", "serve", "--listen", ":1", "--admin", "off"]);
+        let cli = Cli::read(["larder", "-c", "repo", "serve", "--listen", ":1", "--admin", "off"])
+            .unwrap();
         let sources = cli.sources();
         assert_eq!(sources.chdir, Some("repo".into()));
         let flags: Vec<_> = sources.flags.iter().map(|flag| (&*flag.key, &*flag.value)).collect();
         assert_eq!(flags, [("listen", "[\":1\"]"), ("admin", "\"off\"")]);
+    }
+    #[test]
+    fn what_serving_is_told_means_nothing_to_other_commands() {
+        for line in [
+            "larder inject -f - --listen :1",
+            "larder inject -f - -c repo",
+            "larder --config larder.yaml inject -f -",
+            "larder -c repo ready",
+            "larder config-schema --admin off",
+            "larder inject",
+        ] {
+            let error = Cli::read(line.split(' ')).unwrap_err();
+            assert!(error.use_stderr(), "{line}");
+        }
+        let error = Cli::read("larder -c repo inject -f -".split(' ')).unwrap_err().to_string();
+        assert!(error.contains("--chdir means nothing to `inject`"), "{error}");
+
+        let cli = Cli::read("larder inject -f a -f - --set image=x --all".split(' ')).unwrap();
+        let Command::Inject(args) = cli.command else { panic!() };
+        let expected = Inject {
+            files: vec!["a".into(), "-".into()],
+            set: vec![("image".to_owned(), "x".to_owned())],
+            all: true,
+            ..Inject::default()
+        };
+        assert_eq!(Inject::from(args), expected);
+    }
+
+    #[test]
+    fn what_stands_behind_the_command_wins() {
+        let line = "larder -c a --set x=1 --admin :1 check -c b --set y=2 --log-level warn";
+        let sources = Cli::read(line.split(' ')).unwrap().sources();
+        assert_eq!(sources.chdir, Some("b".into()));
+        let flags: Vec<_> = sources.flags.iter().map(|flag| (&*flag.key, &*flag.value)).collect();
+        let expected = [("x", "1"), ("y", "2"), ("admin", "\":1\""), ("log.level", "\"warn\"")];
+        assert_eq!(flags, expected);
     }
 }

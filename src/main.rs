@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
 use larder::{
     app::{self, LookAgain, StartError},
     cli::{Cli, Command, OnBadConfig},
     config::{self, Config, LogFormat, ProcessSettings, Sources, Surroundings},
+    injector::{Ended, Inject},
     net::ListenAddress,
     probe::{self, Drained},
 };
@@ -34,7 +34,7 @@ const WRONG_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let began = Instant::now();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -43,10 +43,11 @@ fn main() -> ExitCode {
     };
     let sources = cli.sources();
     let ended = match cli.command {
-        Command::Serve { on_bad_config } => serve(sources, on_bad_config, began),
-        Command::Check => check(&sources),
+        Command::Serve { on_bad_config, .. } => serve(sources, on_bad_config, began),
+        Command::Check { .. } => check(&sources),
         Command::Ready(args) => ready(&args.address()),
-        Command::Drain { quiet, max_wait } => drain(&sources, quiet, max_wait),
+        Command::Drain { quiet, max_wait, .. } => drain(&sources, quiet, max_wait),
+        Command::Inject(args) => inject(&args.into()),
         Command::ConfigSchema => Ok(say(&config::json_schema())),
     };
     ended.unwrap_or_else(|error| {
@@ -137,6 +138,16 @@ fn drain(sources: &Sources, quiet: Duration, max_wait: Duration) -> anyhow::Resu
         Drained::NoAnswer => complain(&format!("larder: nobody answers at {admin}")),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes manifests with larder in them.
+fn inject(inject: &Inject) -> anyhow::Result<ExitCode> {
+    let ended = inject.run(&mut io::stdout().lock(), &mut io::stderr().lock())?;
+    Ok(match ended {
+        Ended::Done => ExitCode::SUCCESS,
+        Ended::WouldChange | Ended::Failed => ExitCode::FAILURE,
+        Ended::WrongSettings => ExitCode::from(WRONG_USAGE),
+    })
 }
 
 fn single_threaded() -> io::Result<Runtime> {

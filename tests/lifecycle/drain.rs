@@ -21,21 +21,23 @@ fn it_waits_until_nobody_asks_any_more() {
     let mut larder = world.serve(|_| {});
     larder.until("it is ready", || world.ready().is_ok());
     let asking = AtomicBool::new(true);
-    thread::scope(|scope| {
-        scope.spawn(|| {
+    // As long as somebody asks, only the longest wait ends it.
+    let began = Instant::now();
+    let busy = thread::scope(|scope| {
+        let asks = scope.spawn(|| {
             while asking.load(Ordering::Relaxed) {
                 assert_eq!(world.ask().unwrap().status, 200);
                 pause();
             }
         });
-        // As long as somebody asks, only the longest wait ends it.
-        let began = Instant::now();
-        let busy = drain(&world, &["--quiet", "1s", "--max-wait", "2s"]).output().unwrap();
-        assert!(began.elapsed() >= Duration::from_secs(2));
-        assert_eq!(busy.status.code(), Some(0));
-        assert!(told(&busy).contains("requests still"), "{}", told(&busy));
+        let busy = drain(&world, &["--quiet", "1s", "--max-wait", "2s"]).output();
         asking.store(false, Ordering::Relaxed);
+        asks.join().unwrap();
+        busy.unwrap()
     });
+    assert!(began.elapsed() >= Duration::from_secs(2));
+    assert_eq!(busy.status.code(), Some(0));
+    assert!(told(&busy).contains("requests still"), "{}", told(&busy));
     let quiet = drain(&world, &["--quiet", "300ms", "--max-wait", "1h"]).output().unwrap();
     assert_eq!((quiet.status.code(), told(&quiet).as_str()), (Some(0), ""));
 }

@@ -15,7 +15,7 @@ use crate::world::LONG;
 pub(crate) struct Client {
     requests: SendRequest<Bytes>,
     /// Ends with the connection.
-    pub(crate) connection: JoinHandle<Result<(), h2::Error>>,
+    connection: JoinHandle<Result<(), h2::Error>>,
 }
 
 /// A call whose message was not sent yet.
@@ -48,6 +48,14 @@ impl Client {
             .unwrap();
         let (response, body) = self.requests.send_request(request, false).unwrap();
         Call { body, response }
+    }
+
+    /// Waits until the other side has told it to go, or has gone: it may be just saying something.
+    pub(crate) async fn goes(self) {
+        let ended = timeout(LONG, self.connection).await.expect("it is told to go").unwrap();
+        if let Err(error) = ended {
+            assert!(error.is_go_away() || error.is_io(), "{error}");
+        }
     }
 
     /// What the health of a service is: 1 for serving.

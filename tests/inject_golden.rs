@@ -439,6 +439,19 @@ fn the_command_line_brings_its_own_up_to_date() {
     let (back, ..) = through_cli(&newer, &[]);
     assert_eq!(back["spec"]["initContainers"], once["spec"]["initContainers"]);
 
+    let mut guaranteed = once.clone();
+    guaranteed["spec"]["initContainers"] = json!([once["spec"]["initContainers"][1]]);
+    for container in guaranteed["spec"]["containers"].as_array_mut().unwrap() {
+        container["resources"] = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+    }
+    let (guaranteed, ..) = through_cli(&guaranteed, &[]);
+    let resources = &guaranteed["spec"]["initContainers"][0]["resources"];
+    assert_eq!(
+        resources["limits"],
+        json!({"cpu": "100m", "memory": "256Mi"}),
+        "larder's own do not count"
+    );
+
     for way in ["policy", "webhook"] {
         let mut other = once.clone();
         other["metadata"]["annotations"][names::INJECTED] = json!(way);

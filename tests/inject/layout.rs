@@ -62,6 +62,16 @@ kind: Service
 }
 
 #[test]
+fn comments_behind_a_text_stay_with_what_follows() {
+    let manifest = deployment()
+        + "        env:\n        - name: SCRIPT\n          value: |\n            a\n\n      # the second\n      \
+           - name: second\n";
+    let after = injected(&manifest);
+    assert!(after.contains("\n\n      # the second\n      - name: second\n"), "{after}");
+    assert!(after.contains("            a\n        - name: LARDER_ADDRESS\n"), "{after}");
+}
+
+#[test]
 fn the_layout_of_lists_is_taken_up() {
     let shallow = injected(&deployment());
     assert!(shallow.contains("\n      initContainers:\n      - name: larder\n"), "{shallow}");

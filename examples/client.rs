@@ -8,6 +8,8 @@
 //! In a pod the first argument is `$LARDER_URL` or `$LARDER_SOCKET`. An application has its client
 //! generated from `proto/` by tonic-prost-build; what that client does is spelled out here.
 
+#![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
+
 use std::{collections::BTreeMap, env, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
@@ -49,10 +51,7 @@ fn request(feature: &str, join_key: &str, id: i64) -> GetOnlineFeaturesRequest {
     let id = Value { val: Some(Val::Int64Val(id)) }.encode_to_vec();
     GetOnlineFeaturesRequest {
         kind: Some(Kind::Features(FeatureList { val: vec![feature.to_owned()] })),
-        entities: BTreeMap::from([(
-            join_key.to_owned(),
-            EncodedValues { val: vec![id.into()] },
-        )]),
+        entities: BTreeMap::from([(join_key.to_owned(), EncodedValues { val: vec![id.into()] })]),
         ..Default::default()
     }
 }

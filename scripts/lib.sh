@@ -68,6 +68,19 @@ install_versitygw() {
   GOBIN=$into go install -ldflags='-s -w' "github.com/versity/versitygw/cmd/versitygw@v$versitygw_version"
 }
 
+# What is built is named by what it is built of.
+install_go_client() {
+  need go golang-go "install Go 1.26 (the distribution's may be too old)"
+  CGO_ENABLED=0 go build -C "$root/tests/pod/go-client" -mod=readonly -trimpath -ldflags='-s -w' -o "$into/go-client" .
+}
+
+# in_a_pod COMMAND...: runs it in a network, with mounts and processes, of its own.
+in_a_pod() {
+  [ "$(id -u)" = 0 ] || die "run it as root, in a container say: pods are played with other UIDs and mounts"
+  unshare --net --mount --pid --fork --kill-child --mount-proc \
+    sh -c 'ip link set lo up && exec "$@"' sh "$@"
+}
+
 install_deny() { # a linter needs no optimised build, and this one takes half the time
   CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_TARGET_DIR=$cache/target-deny \
@@ -134,3 +147,4 @@ deny=$cache/cargo-deny-$deny_version
 cassandra=$cache/cassandra-$cassandra_version
 dynamodb_local=$cache/dynamodb-local-$dynamodb_local_version
 kubernetes=$cache/kubernetes-$kubernetes_version
+go_client=$cache/go-client-$(cat "$root"/tests/pod/go-client/* | sha256sum | cut -c1-12)

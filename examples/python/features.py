@@ -1,7 +1,7 @@
 """Online features: from the larder beside this process, or else from Feast's own server.
 
-A pod with an injected larder has LARDER_ADDRESS among its variables, and one without has not, so the
-same application runs with both. A larder that is away costs milliseconds, and no request.
+A pod with an injected larder has LARDER_ADDRESS among its variables, and one without has not, so
+the same application runs in both. A larder that is away costs milliseconds, and no request.
 """
 
 import json

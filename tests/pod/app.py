@@ -2,9 +2,9 @@
 
     app.py FALLBACK CALLER...
 
-A caller is KIND:TARGET, and an empty TARGET means that there is no larder. Of the kinds, `falls-back`
-is examples/python, and `waits` has no other server to ask: it waits for larder, and retries once. Each
-call becomes a line: who asked, when, for how long, who answered, and what was wrong.
+A caller is KIND:TARGET, and an empty TARGET means that there is no larder. Of the kinds,
+`falls-back` is examples/python, and `waits` has no other server to ask: it waits for larder, and
+retries once. Each call becomes a line: who asked, when, who answered, and what was wrong.
 """
 
 import json

@@ -5,21 +5,26 @@ socket are free, and variables are dialled as they stand. Each container has its
 process 1 of its own PID namespace, under a UID of its own and without capabilities.
 """
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 import requests
+import yaml
 
-from world import LARDER, Process, answers, until
+from world import LARDER, Process, answers
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -30,33 +35,20 @@ PYTHON_ENVIRONMENT = {
     "PYTHONHOME": PYTHON,
     "PYTHONPATH": PACKAGES,
     "LD_LIBRARY_PATH": f"{PYTHON}/lib",
-    "PYTHONDONTWRITEBYTECODE": "1",
+    # Feast is large, and compiled once for all of its processes.
+    "PYTHONPYCACHEPREFIX": "/run/compiled",
 }
 # Where its image has `/larder`.
 LARDER_IN_POD = "/run/image/larder"
 ADMIN = "http://127.0.0.1:6567"
 LARDER_UID, APP_UID = 65532, 1000
-# What an injected container is started with.
-ARGUMENTS = [
-    *("serve", "--chdir", "/etc/larder", "--on-bad-config", "wait"),
-    *("--listen", "127.0.0.1:6566"),
-    *("--listen", "unix:/run/larder/larder.sock"),
-    *("--listen", "unix-abstract:larder"),
-    *("--admin", ":6567"),
-]
-MEMORY = 256 << 20
-LARDER_ENVIRONMENT = {
-    "LARDER_CPU": "1",
-    "LARDER_MEMORY": str(MEMORY),
-    "LARDER_UNIX_SOCKET_MODE": "0666",
-}
-# What the containers of the app are given.
-APP_ENVIRONMENT = {
-    "LARDER_ADDRESS": "127.0.0.1:6566",
-    "LARDER_URL": "http://127.0.0.1:6566",
-    "LARDER_SOCKET": "/run/larder/larder.sock",
-    "LARDER_ABSTRACT": "unix-abstract:larder",
-}
+# What asks for larder, and gets it.
+MANIFEST = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: ranker, labels: {larder.dev/inject: enabled}}
+spec: {containers: [{name: ranker, image: ranker}]}
+"""
 HOW = "run these tests as scripts/test does: as root, in namespaces of their own (see `in_a_pod`)"
 
 
@@ -68,6 +60,43 @@ def check_surroundings():
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 6566))
+
+
+@functools.cache
+def injected():
+    """The pod that `larder inject` makes of the manifest: this is what is played."""
+    command = [LARDER, "inject", "-f", "-"]
+    done = subprocess.run(command, input=MANIFEST, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)["spec"]
+
+
+def environment(container):
+    """A container's variables, with what a kubelet puts in for its resources."""
+    resources = {
+        "requests.cpu": lambda: container["resources"]["requests"]["cpu"],
+        "limits.memory": lambda: container["resources"]["limits"]["memory"],
+    }
+
+    def value(variable):
+        if "value" in variable:
+            return variable["value"]
+        text = resources[variable["valueFrom"]["resourceFieldRef"]["resource"]]()
+        if text.endswith("m"):  # CPUs, rounded up
+            return str(-(-int(text[:-1]) // 1000))
+        assert text.endswith("Mi"), text
+        return str(int(text[:-2]) << 20)
+
+    return {variable["name"]: value(variable) for variable in container["env"]}
+
+
+@functools.cache
+def compiled():
+    """A folder for all containers of Python."""
+    folder = Path(tempfile.mkdtemp(prefix="larder-compiled-"))
+    folder.chmod(0o777)
+    atexit.register(shutil.rmtree, folder)
+    return folder
 
 
 class ConfigMap:
@@ -165,18 +194,19 @@ class Container(Process):
 
 
 class Sidecar(Container):
-    """larder in its container."""
+    """larder in its container, as it was injected."""
 
-    def __init__(self, pod, arguments, environment):
-        mounts = [
-            Mount(LARDER, LARDER_IN_POD),
-            Mount(pod.registry, "/run/registry"),
-            Mount(pod.run, "/run/larder", writable=True),
-            Mount(pod.config.folder, "/etc/larder"),
-        ]
-        environment = {**LARDER_ENVIRONMENT, **environment}
-        command = [LARDER_IN_POD, *arguments]
-        super().__init__(command, LARDER_UID, environment, mounts, hidden=["/etc"])
+    def __init__(self, pod, **more):
+        (self.spec,) = injected()["initContainers"]
+        volumes = {"larder-run": pod.run, "larder-config": pod.config.folder}
+        mounts = [Mount(LARDER, LARDER_IN_POD), Mount(pod.registry, "/run/registry")]
+        for mount in self.spec["volumeMounts"]:
+            writable = not mount.get("readOnly", False)
+            mounts.append(Mount(volumes[mount["name"]], mount["mountPath"], writable))
+        uid = self.spec["securityContext"]["runAsUser"]
+        variables = {**environment(self.spec), **more}
+        command = [LARDER_IN_POD, *self.spec["args"]]
+        super().__init__(command, uid, variables, mounts, hidden=["/etc"])
 
     def metrics(self):
         return requests.get(ADMIN + "/metrics", timeout=10).text
@@ -186,16 +216,17 @@ class Sidecar(Container):
 
     def is_ready(self):
         """The startup probe."""
-        command = [LARDER_IN_POD, "ready", "--socket", "/run/larder/larder.sock"]
-        return self.exec(*command).returncode == 0
+        binary, *rest = self.spec["startupProbe"]["exec"]["command"]
+        assert binary == "/larder"
+        return self.exec(LARDER_IN_POD, *rest).returncode == 0
 
 
 class Pod:
     """One pod: its volumes, and its containers, which are started and ended one by one."""
 
-    def __init__(self, folder, config, registry, arguments=ARGUMENTS):
+    def __init__(self, folder, config, registry):
         check_surroundings()
-        self.folder, self.registry, self.arguments = folder, registry, arguments
+        self.folder, self.registry = folder, registry
         folder.mkdir(exist_ok=True)
         self.config = ConfigMap(folder / "config", **config)
         self.run = folder / "run"
@@ -206,21 +237,23 @@ class Pod:
 
     def sidecar(self, **environment):
         """Starts larder, and does not wait for it."""
-        return self.started(Sidecar(self, self.arguments, environment))
+        return self.started(Sidecar(self, **environment))
 
-    def app(self, *command, uid=APP_UID, mounts=(), run="read-only", **environment):
+    def app(self, *command, uid=APP_UID, mounts=(), run_is_writable=False, **more):
         """Starts a container of the app, with what the injection gives it."""
+        (spec,) = injected()["containers"]
+        (volume,) = spec["volumeMounts"]
+        assert volume["name"] == "larder-run" and volume["readOnly"]
         mounts = [
+            Mount(compiled(), "/run/compiled", writable=True),
             Mount(sys.base_prefix, PYTHON),
             Mount(sysconfig.get_path("purelib"), PACKAGES),
             Mount(ROOT / "examples", "/run/examples"),
             Mount(HERE, "/run/app"),
             *mounts,
+            Mount(self.run, volume["mountPath"], run_is_writable),
         ]
-        if run:
-            mounts.append(Mount(self.run, "/run/larder", writable=run == "writable"))
-        environment = {**APP_ENVIRONMENT, **environment}
-        return self.started(Container(command, uid, environment, mounts))
+        return self.started(Container(command, uid, {**environment(spec), **more}, mounts))
 
     def python(self, *command, **more):
         name = f"python{sys.version_info.major}.{sys.version_info.minor}"

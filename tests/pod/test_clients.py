@@ -97,12 +97,14 @@ def test_tonic(pod, variable):
     assert "larder-age-ms" in output
 
 
-@pytest.mark.parametrize("variable", ["LARDER_URL", "LARDER_SOCKET"])
+@pytest.mark.parametrize("variable", ["LARDER_URL", "LARDER_SOCKET", "LARDER_ABSTRACT"])
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
 def test_curl(pod, variable, protocol):
+    path = "http://localhost/get-online-features"
     where = {
         "LARDER_URL": '"$LARDER_URL/get-online-features"',
-        "LARDER_SOCKET": '--unix-socket "$LARDER_SOCKET" http://localhost/get-online-features',
+        "LARDER_SOCKET": f'--unix-socket "$LARDER_SOCKET" {path}',
+        "LARDER_ABSTRACT": f'--abstract-unix-socket "${{LARDER_ABSTRACT#unix-abstract:}}" {path}',
     }
     body = json.dumps(BODY)
     command = f"exec curl -sS --fail {protocol} {where[variable]} -d '{body}'"
@@ -111,21 +113,21 @@ def test_curl(pod, variable, protocol):
     assert dict(zip(names, [column["values"] for column in answer["results"]])) == WANTED
 
 
-def connect(pod, uid, run="read-only"):
+def connect(pod, uid, run_is_writable=False):
     """Exit code and output of a client of the socket that speaks HTTP."""
     url = "http://localhost/get-online-features"
     command = f"exec curl -sSv --fail --unix-socket $LARDER_SOCKET {url} -d '{json.dumps(BODY)}'"
-    client = pod.app("sh", "-ec", command, uid=uid, run=run)
+    client = pod.app("sh", "-ec", command, uid=uid, run_is_writable=run_is_writable)
     return client.ended(), client.output()
 
 
-@pytest.mark.parametrize("run", ["read-only", "writable"])
+@pytest.mark.parametrize("writable", [False, True])
 @pytest.mark.parametrize("uid", [0, APP_UID])
-def test_a_container_of_another_uid_connects(pod, uid, run):
+def test_a_container_of_another_uid_connects(pod, uid, writable):
     socket = pod.run / "larder.sock"
     assert socket.stat().st_uid == LARDER_UID
     assert socket.stat().st_mode & 0o777 == 0o666
-    code, output = connect(pod, uid, run)
+    code, output = connect(pod, uid, writable)
     assert code == 0, output
 
 
@@ -137,17 +139,16 @@ def test_who_mounts_it_read_only_cannot_take_the_sockets_place(pod):
     assert connect(pod, APP_UID)[0] == 0
 
 
-@pytest.mark.parametrize("uid", [0, APP_UID])
-def test_a_socket_of_mode_0660_is_for_its_own_uid_only(cluster, uid, pod):
+def test_a_socket_of_mode_0660_is_for_its_own_uid_only(pod):
     pod.larder.stop()
+    closed = pod.sidecar(LARDER_UNIX_SOCKET_MODE="0660")
     try:
-        closed = cluster.pod()
-        larder = closed.sidecar(LARDER_UNIX_SOCKET_MODE="0660")
-        wait_for_readiness(larder)
-        code, output = connect(closed, uid)
-        assert code == 7 and "Permission denied" in output, output
-        assert connect(closed, LARDER_UID)[0] == 0
-        larder.stop()
+        wait_for_readiness(closed)
+        for uid in (0, APP_UID):
+            code, output = connect(pod, uid)
+            assert code == 7 and "Permission denied" in output, output
+        assert connect(pod, LARDER_UID)[0] == 0
     finally:
+        closed.stop()
         pod.larder = pod.sidecar()
         wait_for_readiness(pod.larder)

@@ -10,7 +10,7 @@ from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStu
 
 from asks import message
 from conftest import STORE_YAML
-from pod import LARDER_IN_POD, MEMORY, lines, wait_for_startup
+from pod import LARDER_IN_POD, lines, wait_for_startup
 from world import until
 
 ADDRESS, SOCKET = "127.0.0.1:6566", "unix:/run/larder/larder.sock"
@@ -68,7 +68,8 @@ def get(riders, timeout=10, target=ADDRESS):
     """Asks by a channel of its own."""
     body = {"features": ["rides:count"], "entities": {"rider_id": riders}}
     request = message({**body, "full_feature_names": False})
-    with grpc.insecure_channel(target, options=[("grpc.default_authority", "localhost")]) as channel:
+    options = [("grpc.default_authority", "localhost")]
+    with grpc.insecure_channel(target, options=options) as channel:
         answer = ServingServiceStub(channel).GetOnlineFeatures(request, timeout=timeout)
     return [value.int64_val for value in answer.results[1].values]
 
@@ -207,17 +208,19 @@ def test_a_config_that_is_missing_or_wrong_keeps_no_app_from_starting(cluster, f
 
 
 def test_settings_of_larder_come_from_the_same_config_map(cluster):
-    pod = cluster.pod({"feature_store__yaml": STORE_YAML, "larder__yaml": "cache: {max_bytes: 7MiB}"})
+    settings = "cache: {max_bytes: 7MiB}"
+    pod = cluster.pod({"feature_store__yaml": STORE_YAML, "larder__yaml": settings})
     larder = pod.sidecar()
     wait_for_startup(larder)
     assert larder.status()["cache"]["max_bytes"] == 7 << 20
 
 
 def test_memory_is_bounded_by_what_the_container_has(cluster):
+    """By half of its limit, or 256 MiB."""
     pod = cluster.pod()
     larder = pod.sidecar()
     wait_for_startup(larder)
-    assert larder.status()["cache"]["max_bytes"] == MEMORY // 2
+    assert larder.status()["cache"]["max_bytes"] == 128 << 20
     larder.stop()
     larder = pod.sidecar(LARDER_MEMORY=str(4 << 30))
     wait_for_startup(larder)

@@ -55,7 +55,8 @@ func call(target, method, encoded string) error {
 		return fmt.Errorf("health: %v", health.Status)
 	}
 	var answer []byte
-	if err := channel.Invoke(ctx, method, &request, &answer, grpc.ForceCodecV2(bytesCodec{})); err != nil {
+	err = channel.Invoke(ctx, method, &request, &answer, grpc.ForceCodecV2(bytesCodec{}))
+	if err != nil {
 		return err
 	}
 	fmt.Println(base64.StdEncoding.EncodeToString(answer))

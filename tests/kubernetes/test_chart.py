@@ -167,20 +167,25 @@ def test_an_upgrade_counts_at_once_and_changes_the_way(cluster):
         in_force(cluster)
         helm(cluster, "upgrade", *values("sidecar.cpu-request=7m", "check=deny"))
 
-        def counts():
-            larder = sidecar(cluster.pod(pods.pod()))
-            return larder["resources"]["requests"]["cpu"] == "7m"
+        def made_with(cpu):
+            # Check and policy do not change at the same moment.
+            made = cluster.pod(pods.pod())
+            larder = made and sidecar(made)
+            return larder and larder["resources"]["requests"]["cpu"] == cpu
 
         def left_alone():
             made = cluster.pod(pods.pod())
             return made and sidecar(made) is None
 
-        until(counts, "the setting counts", PATIENCE)
+        until(lambda: made_with("7m"), "the setting counts", PATIENCE)
         until(lambda: not cluster.pod(pods.pod(hostNetwork=True)), "pods are denied", PATIENCE)
         helm(cluster, "upgrade", *values("injection=webhook", "check=off"))
         # The policy may go before the check that would have it.
         until(left_alone, "the policies are gone", PATIENCE)
         assert cluster.get(WEBHOOK) and cluster.get(SETTINGS)
+        # Back again: an API server may have held on to what it knew of a policy that was gone.
+        helm(cluster, "upgrade", *values("injection=policy", "sidecar.cpu-request=8m"))
+        until(lambda: made_with("8m"), "the policy is back", PATIENCE)
 
 
 @pytest.mark.parametrize("way", ["policy", "webhook"])

@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
 use larder::{
     app::{self, LookAgain, StartError},
     cli::{Cli, Command, InjectorArgs, OnBadConfig},
-    config::{self, AddressOrOff, Config, LogFormat, ProcessSettings, Sources, Surroundings},
+    config::{self, Config, LogFormat, ProcessSettings, Sources, Surroundings},
+    injector::{Ended, Inject},
     net::ListenAddress,
     probe::{self, Drained},
 };
@@ -34,7 +34,7 @@ const WRONG_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let began = Instant::now();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Check { .. } => check(&sources),
         Command::Ready(args) => ready(&args.address()),
         Command::Drain { quiet, max_wait, .. } => drain(&sources, quiet, max_wait),
+        Command::Inject(args) => inject(&args.into()),
         Command::Injector(args) => injector(*args),
         Command::ConfigSchema => Ok(say(&config::json_schema())),
     };
@@ -140,15 +141,25 @@ fn drain(sources: &Sources, quiet: Duration, max_wait: Duration) -> anyhow::Resu
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes manifests with larder in them.
+fn inject(inject: &Inject) -> anyhow::Result<ExitCode> {
+    let ended = inject.run(&mut io::stdout().lock(), &mut io::stderr().lock())?;
+    Ok(match ended {
+        Ended::Done => ExitCode::SUCCESS,
+        Ended::WouldChange | Ended::Failed => ExitCode::FAILURE,
+        Ended::WrongSettings => ExitCode::from(WRONG_USAGE),
+    })
+}
+
 /// Answers the API server until it is told to stop.
 #[cfg(feature = "injector")]
 fn injector(args: InjectorArgs) -> anyhow::Result<ExitCode> {
     use larder::injector::webhook::{self, StartError};
     Log::set_up(args.log_level.targets(), args.log_format);
-    let options = match webhook_options(args) {
+    let options = match args.options() {
         Ok(options) => options,
         Err(error) => {
-            complain(&format!("larder: {error:#}"));
+            complain(&format!("larder: {error}"));
             return Ok(ExitCode::from(WRONG_USAGE));
         }
     };
@@ -165,57 +176,6 @@ fn injector(args: InjectorArgs) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Err(error.into()),
     }
-}
-
-#[cfg(feature = "injector")]
-fn webhook_options(
-    args: InjectorArgs,
-) -> anyhow::Result<larder::injector::webhook::InjectorOptions> {
-    use larder::injector::webhook::{CertificateSource, Cluster, InjectorOptions, SelfSigned};
-    let certificate = match (args.tls_cert, args.tls_key) {
-        (Some(certificate), Some(key)) => CertificateSource::Files { certificate, key },
-        _ => {
-            let host = args.kubernetes_host.context(
-                "--self-signed needs the API server: KUBERNETES_SERVICE_HOST is not set, as it is \
-                 in a pod",
-            )?;
-            let namespace = match args.namespace {
-                Some(namespace) => namespace,
-                None => {
-                    let file = args.service_account_dir.join("namespace");
-                    let read = std::fs::read_to_string(&file);
-                    let read = read.with_context(|| {
-                        format!(
-                            "`{}` cannot be read; set POD_NAMESPACE, or --namespace",
-                            file.display()
-                        )
-                    })?;
-                    read.trim().to_owned()
-                }
-            };
-            CertificateSource::SelfSigned(SelfSigned {
-                cluster: Cluster {
-                    host,
-                    port: args.kubernetes_port,
-                    service_account: args.service_account_dir,
-                },
-                namespace,
-                service: args.service,
-                ca_secret: args.ca_secret,
-                webhook_configuration: args.webhook_configuration,
-            })
-        }
-    };
-    Ok(InjectorOptions {
-        settings: args.settings,
-        listen: args.listen,
-        admin: match args.admin {
-            AddressOrOff::Off => None,
-            AddressOrOff::At(address) => Some(address),
-        },
-        certificate,
-        drain_delay: args.drain_delay,
-    })
 }
 
 #[cfg(not(feature = "injector"))]

@@ -1,8 +1,11 @@
-//! larder into pods, on what an API server sent: `tests/golden/kubernetes` has its reviews.
+//! larder into pods, on what an API server sent: `tests/golden/kubernetes` has reviews as
+//! kube-apiserver 1.37 sent them to a webhook.
 
 use std::{fs, path::Path};
 
-use larder::injector::{Outcome, Patch, Reason, Settings, Way, asks, inject, names};
+use larder::injector::{
+    Outcome, Patch, Reason, Settings, Way, asks, inject, inject_manifest, names,
+};
 use serde_json::{Value, json};
 
 fn review(name: &str) -> Value {
@@ -66,7 +69,13 @@ fn every_pod_that_asks_gets_larder_once() {
         assert!(asks(&before), "{name}");
         let after = injected(&before, &[]);
         assert_eq!(after["metadata"]["annotations"][names::INJECTED], "webhook", "{name}");
-        assert_eq!(after["spec"]["initContainers"][0], sidecar(), "{name}");
+        let mut expected = sidecar();
+        if name == "create-generate-name.json" {
+            let limit = json!("512Mi");
+            assert_eq!(before["metadata"]["annotations"]["larder.dev/memory-limit"], limit);
+            expected["resources"]["limits"]["memory"] = limit;
+        }
+        assert_eq!(after["spec"]["initContainers"][0], expected, "{name}");
         assert_eq!(
             named(&after["spec"]["volumes"], "larder-run"),
             &json!({"name": "larder-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
@@ -134,7 +143,7 @@ fn sidecar() -> Value {
 /// The pod with all that is larder's taken out, and without lists that are empty then.
 fn without_larder(mut pod: Value) -> Value {
     let spec = &mut pod["spec"];
-    let mut drop = |list: &mut Value| {
+    let drop = |list: &mut Value| {
         if let Some(list) = list.as_array_mut() {
             list.retain(|entry| {
                 let name = entry["name"].as_str().unwrap_or_default().to_lowercase();
@@ -377,8 +386,8 @@ fn pods_where_larder_cannot_be_are_left_alone() {
 fn what_is_no_pod_is_said_to_be_none() {
     for (spec, expected) in [
         (json!(5), "`spec` is a number, not a mapping"),
-        (json!(null), "`spec` is missing, not a mapping"),
-        (json!({}), "`spec.containers` is missing, not a list of containers"),
+        (json!(null), "`spec` is missing"),
+        (json!({}), "`spec.containers` is missing"),
         (json!({"containers": 5}), "`spec.containers` is a number, not a list"),
         (json!({"containers": [null]}), "`spec.containers[0]` is empty, not a mapping"),
         (json!({"containers": [{"env": {}}]}), "`spec.containers[0].env` is a mapping, not a list"),
@@ -429,6 +438,19 @@ fn the_command_line_brings_its_own_up_to_date() {
     assert!(matches!(&warnings[..], [one] if one.starts_with("volume larder-config: ")));
     let (back, ..) = through_cli(&newer, &[]);
     assert_eq!(back["spec"]["initContainers"], once["spec"]["initContainers"]);
+
+    let mut guaranteed = once.clone();
+    guaranteed["spec"]["initContainers"] = json!([once["spec"]["initContainers"][1]]);
+    for container in guaranteed["spec"]["containers"].as_array_mut().unwrap() {
+        container["resources"] = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+    }
+    let (guaranteed, ..) = through_cli(&guaranteed, &[]);
+    let resources = &guaranteed["spec"]["initContainers"][0]["resources"];
+    assert_eq!(
+        resources["limits"],
+        json!({"cpu": "100m", "memory": "256Mi"}),
+        "larder's own do not count"
+    );
 
     for way in ["policy", "webhook"] {
         let mut other = once.clone();
@@ -485,7 +507,73 @@ mod hostile {
         })
     }
 
+    const MANIFEST: &str = "\u{feff}# é\r
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Pod
+  metadata: {labels: {larder.dev/inject: enabled}}
+  spec:
+    initContainers: &unused
+    -  name: istio-init # ü
+    containers: [{name: a, env: [ {name: b} ,]}, ]
+    volumes: ~
+- apiVersion: batch/v1
+  kind: Job
+  spec:
+    template:
+      metadata:
+        labels:
+          larder.dev/inject: enabled
+      spec:
+        containers:
+          - name: x
+            env:
+              - {name: A, value: c}
+              - name: T
+                value: |+
+                  text
+
+          -
+            name: y
+        volumes: []
+...
+---
+a: b";
+
+    #[test]
+    fn the_manifest_that_is_broken_below_is_good() {
+        let manifest = inject_manifest(MANIFEST, &Settings::default(), false).unwrap();
+        assert_eq!((manifest.changed.len(), manifest.asked), (2, 2));
+    }
+
     proptest! {
+        #[test]
+        fn no_manifest_breaks_it(
+            edits in prop::collection::vec(
+                (any::<prop::sample::Index>(), 0_usize..12, "[-:#&*|>{}\\[\\]'\"\r\n ,~?!%é]{0,3}"),
+                0..5,
+            ),
+            text in "[-:#&*|>{}\\[\\]'\"\r\n ,~?!%éab<]{0,60}",
+        ) {
+            let mut manifest: Vec<char> = MANIFEST.chars().collect();
+            for (place, length, new) in edits {
+                let start = place.index(manifest.len() + 1);
+                let end = (start + length).min(manifest.len());
+                manifest.splice(start..end, new.chars());
+            }
+            let manifest: String = manifest.into_iter().collect();
+            let settings = Settings::default();
+            for text in [manifest, text] {
+                if let Ok(once) = inject_manifest(&text, &settings, false) {
+                    let again = inject_manifest(&once.text, &settings, false);
+                    let again = again.map(|again| again.text);
+                    prop_assert_eq!(again.as_ref(), Ok(&once.text));
+                }
+            }
+        }
+
         #[test]
         fn no_pod_breaks_it(
             value in anything(),

@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::Ready, sync::Arc};
 
 use axum::{Router, extract::Request as HttpRequest, routing::post};
 use bytes::{Buf, BufMut, Bytes};
-use larder::net::{ListenAddress, Listener, Server};
+use larder::net::{ListenAddress, Listener, Routes, Server};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -29,7 +29,8 @@ pub(crate) async fn serve(port: u16) {
     let stop = CancellationToken::new();
     let server = Server::new(stop.clone());
     let address = ListenAddress::Tcp(([127, 0, 0, 1], port).into());
-    server.serve(Listener::bind(&address, 0o600).expect("the port is free"), router);
+    let listener = Listener::bind(&address, 0o600).expect("the port is free");
+    server.serve(std::future::ready(listener), Routes::new(router));
     stop.cancelled().await;
 }
 

@@ -106,11 +106,12 @@ async fn serve(
         let Some(look_again) = &look_again else {
             return Err(StartError::Config(problem));
         };
-        host.listen_at(&process, OnBindError::Retry).await?;
         if said.as_ref() != Some(&problem) {
             tell(host, &problem);
             said = Some(problem);
         }
+        // Whoever is the first to ask is told.
+        host.listen_at(&process, OnBindError::Retry).await?;
         time::sleep(LOOK_INTERVAL).await;
         let look_again = Arc::clone(look_again);
         let looked = task::spawn_blocking(move || look_again()).await;
@@ -135,11 +136,11 @@ const ERRORS: &str = "larder_config_errors";
 /// Tells the log, metrics and whoever asks what is wrong: a line for each problem.
 fn tell(host: &Host, problem: &str) {
     let problems: Vec<_> = problem.lines().collect();
-    host.metrics.gauge(ERRORS, &[]).set(problems.len() as f64);
-    let problems = problems.join("; ");
+    let (count, problems) = (problems.len(), problems.join("; "));
     error!(problems, "waiting for a configuration that can be used");
     let why = format!("there is no configuration that can be used: {problems}");
     host.serve(unconfigured(&host.metrics, &why));
+    host.metrics.gauge(ERRORS, &[]).set(count as f64);
 }
 
 /// What a configuration describes, or everything that is wrong with it, a line each.

@@ -1,17 +1,12 @@
 //! `larder.yaml` under the environment under the flags, checked and converted.
 
-use std::{
-    collections::HashMap,
-    fs,
-    io::ErrorKind,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use super::{
     Config, ConfigErrors, ProcessSettings, Sources, Surroundings, feast,
     feast::read_file,
     file::{self, File, FreshnessSection, OnUnavailable, StatusCompat},
+    files::{Stamp, larder_yaml, settled},
     problem::{Origin, Problems},
     stores,
     tree::{Dialect, Node, Value, parse},
@@ -40,9 +35,6 @@ pub(super) const MAX_AT_ONCE: usize = 1_000_000;
 /// A body is held in memory as a whole.
 const MAX_BODY_BYTES: u64 = 1 << 30;
 
-/// Files that change each time that they are looked at are taken as they are.
-const MAX_LOOKS: usize = 3;
-
 const MAX_ROWS: usize = 1_000_000;
 const MAX_FEATURES: usize = 100_000;
 
@@ -60,16 +52,8 @@ impl Config {
         sources: &Sources,
         surroundings: &Surroundings,
     ) -> (ProcessSettings, Result<Self, ConfigErrors>) {
-        let mut before = Stamp::take(sources, surroundings);
-        for _ in 0..MAX_LOOKS {
-            let read = Self::read_once(sources, surroundings);
-            let after = Stamp::take(sources, surroundings);
-            if after == before {
-                return read;
-            }
-            before = after;
-        }
-        Self::read_once(sources, surroundings)
+        let stamp = || Stamp::take(sources, surroundings);
+        settled(stamp, || Self::read_once(sources, surroundings))
     }
 
     fn read_once(
@@ -133,36 +117,6 @@ fn layers(sources: &Sources, surroundings: &Surroundings, problems: &mut Problem
         tree.overlay(layer(&flag.key, &flag.value, &origin));
     }
     tree
-}
-
-/// `larder.yaml`: the one that was named, or else the repo's, if there is one.
-pub(super) fn larder_yaml(sources: &Sources, surroundings: &Surroundings) -> Option<PathBuf> {
-    if let Some(path) = &sources.config {
-        return Some(path.clone());
-    }
-    let path = feast::repo(sources, surroundings).join("larder.yaml");
-    // What is there and cannot be read is said, not passed over.
-    let missing = matches!(fs::metadata(&path), Err(error) if error.kind() == ErrorKind::NotFound);
-    (!missing).then_some(path)
-}
-
-/// Which files a configuration is read from, and in what state they are.
-///
-/// A ConfigMap's files change together: what was read between two equal stamps belongs together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Stamp(Vec<Option<(PathBuf, SystemTime, u64)>>);
-
-impl Stamp {
-    /// The stamp now.
-    fn take(sources: &Sources, surroundings: &Surroundings) -> Self {
-        let stamp = |path: PathBuf| {
-            let path = fs::canonicalize(surroundings.working_directory.join(path)).ok()?;
-            let metadata = fs::metadata(&path).ok()?;
-            Some((path, metadata.modified().ok()?, metadata.len()))
-        };
-        let larder = larder_yaml(sources, surroundings).and_then(stamp);
-        Self(vec![larder, feast::file(sources, surroundings).and_then(stamp)])
-    }
 }
 
 fn layer(path: &str, text: &str, origin: &Origin) -> Node {

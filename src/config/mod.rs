@@ -7,6 +7,7 @@ mod connection_string;
 mod expand;
 mod feast;
 pub mod file;
+mod files;
 mod load;
 mod problem;
 mod stores;

@@ -14,13 +14,22 @@ pub(super) struct Pod<'a> {
     pub(super) volumes: Option<Vec<&'a Map<String, Value>>>,
 }
 
-/// What is not as Kubernetes wants it, and what is there instead.
+/// What is not as Kubernetes wants it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{place}` is {found}, not {expected}")]
-pub struct Malformed {
-    place: String,
-    expected: &'static str,
-    found: &'static str,
+pub enum Malformed {
+    /// Nothing is there.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// Something else is there.
+    #[error("`{place}` is {found}, not {expected}")]
+    Wrong {
+        /// Where, as `spec.containers[0].env`.
+        place: String,
+        /// What should be there.
+        expected: &'static str,
+        /// What is there.
+        found: &'static str,
+    },
 }
 
 impl<'a> Pod<'a> {
@@ -32,16 +41,11 @@ impl<'a> Pod<'a> {
             Some(metadata) => object(metadata, "annotations", &root.key("metadata"))?,
             None => None,
         };
-        let missing = |place: &str, expected| Malformed {
-            place: place.to_owned(),
-            expected,
-            found: "missing",
-        };
-        let spec = object(pod, "spec", &root)?.ok_or_else(|| missing("spec", "a mapping"))?;
+        let spec = object(pod, "spec", &root)?.ok_or(Malformed::Missing("spec"))?;
         let at = root.key("spec");
         let containers = objects(spec, "containers", &at)?
             .filter(|containers| !containers.is_empty())
-            .ok_or_else(|| missing("spec.containers", "a list of containers"))?;
+            .ok_or(Malformed::Missing("spec.containers"))?;
         let init_containers = objects(spec, "initContainers", &at)?;
         let volumes = objects(spec, "volumes", &at)?;
         Ok(Self {
@@ -152,7 +156,7 @@ fn malformed(place: &str, expected: &'static str, found: &Value) -> Malformed {
         Value::Array(_) => "a list",
         Value::Object(_) => "a mapping",
     };
-    Malformed { place: place.to_owned(), expected, found }
+    Malformed::Wrong { place: place.to_owned(), expected, found }
 }
 
 /// A path as people write it: `spec.containers[0].env`.

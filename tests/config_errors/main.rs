@@ -11,7 +11,7 @@ mod several_stores;
 use std::{fs, path::Path};
 
 use larder::{
-    config::{Config, Sources},
+    config::{Config, LogFormat, Sources},
     registry::RegistrySettings,
     store::StoreSettings,
 };
@@ -144,6 +144,68 @@ fn variables_that_are_no_settings_are_left_alone() {
         .variable("LARDER_CPU", "1");
     let config = repo.load();
     assert_eq!((config.cache_max_bytes, config.process.worker_threads), (64 << 20, 1));
+}
+
+#[test]
+fn limits_that_the_pod_passes_on_are_numbers_and_0_is_none() {
+    let limited = |memory: &str, cpu: &str| {
+        let mut repo =
+            Repo::new(MINIMAL, None).variable("LARDER_MEMORY", memory).variable("LARDER_CPU", cpu);
+        repo.surroundings.memory_limit = Some(64 << 20);
+        repo
+    };
+    let seen = |memory, cpu| {
+        let config = limited(memory, cpu).load();
+        (config.cache_max_bytes, config.process.worker_threads)
+    };
+    assert_eq!(seen("134217728", "2"), (64 << 20, 2));
+    assert_eq!(seen("1099511627776", "2"), (256 << 20, 2));
+    assert_eq!(seen("0", "0"), (32 << 20, 3), "what surrounds the process counts");
+    assert_eq!(seen("", ""), (32 << 20, 3));
+    assert_eq!(
+        limited("256Mi", "100m").errors(),
+        [
+            "environment variable LARDER_MEMORY: is `256Mi`; expected a number of bytes, as \
+             `limits.memory` is passed on",
+            "environment variable LARDER_CPU: is `100m`; expected a number of cores, as \
+             `requests.cpu` is passed on",
+        ]
+    );
+}
+
+#[test]
+fn the_repos_larder_yaml_is_read_unless_another_is_named() {
+    let mut repo = Repo::new(MINIMAL, Some("requests: {max_rows: 1}\n"));
+    let named = repo.sources.config.take();
+    assert_eq!(repo.load().requests.max_rows, 1, "it is found");
+    repo.sources.config = named;
+    let other = repo.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::copy(repo.dir.path().join("feature_store.yaml"), other.join("feature_store.yaml")).unwrap();
+    fs::write(other.join("larder.yaml"), "requests: {max_rows: 2}\n").unwrap();
+    repo.sources.chdir = Some("other".into());
+    assert_eq!(repo.load().requests.max_rows, 1, "the one that is named wins");
+    repo.sources.config = None;
+    assert_eq!(repo.load().requests.max_rows, 2, "it is the repo's");
+
+    // What is there and is no file is not passed over.
+    fs::remove_file(other.join("larder.yaml")).unwrap();
+    fs::create_dir(other.join("larder.yaml")).unwrap();
+    assert!(repo.errors()[0].contains("other/larder.yaml: cannot be read"), "{:?}", repo.errors());
+}
+
+#[test]
+fn what_the_process_needs_is_known_whatever_is_wrong() {
+    let larder = "listen: [nowhere]\nadmin: ':1'\nstartup: {max_wait: 3s}\ncache: nonsense\n\
+                  log: {level: debug, format: json}\n";
+    let repo = Repo::new("nonsense", Some(larder)).variable("LARDER_CPU", "2");
+    let (process, config) = Config::read(&repo.sources, &repo.surroundings);
+    config.unwrap_err();
+    let listen: Vec<_> = process.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["127.0.0.1:6566"], "the default, since there is no other");
+    assert_eq!(process.admin.unwrap().to_string(), "0.0.0.0:1");
+    assert_eq!(process.startup_max_wait.as_secs(), 3);
+    assert_eq!((process.worker_threads, process.log_format), (2, LogFormat::Json));
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct SelfSigned {
     pub ca_secret: String,
     /// The MutatingWebhookConfiguration.
     pub webhook_configuration: String,
+    /// Between two looks. `caBundle` may be set back by whoever applies the manifests again.
+    pub interval: Duration,
 }
 
 /// Looks after them.
@@ -91,9 +93,6 @@ enum LookError {
     NoWebhooks(String),
 }
 
-/// Between two looks. `caBundle` may be set back by whoever applies the manifests again.
-const INTERVAL: Duration = Duration::from_secs(60);
-
 /// Until what was announced is shown: the API server takes up a changed bundle within a second.
 const ANNOUNCED: Duration = Duration::from_secs(10);
 
@@ -114,9 +113,10 @@ impl Keeper {
 
     /// Looks after them until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let interval = self.settings.interval;
         let backoff = backon::ExponentialBuilder::new()
             .with_min_delay(FIRST_RETRY)
-            .with_max_delay(INTERVAL)
+            .with_max_delay(interval.max(FIRST_RETRY))
             .with_jitter()
             .without_max_times();
         let mut delays = backoff.build();
@@ -134,7 +134,7 @@ impl Keeper {
                     }
                     delays = backoff.build();
                     match looked {
-                        Looked::Settled => INTERVAL.mul_f64(fastrand::f64().mul_add(0.2, 0.9)),
+                        Looked::Settled => interval.mul_f64(fastrand::f64().mul_add(0.2, 0.9)),
                         Looked::Announced => ANNOUNCED,
                     }
                 }
@@ -147,7 +147,7 @@ impl Keeper {
                         warn!(%error, "the certificates cannot be looked after");
                         failing = Some(error);
                     }
-                    delays.next().unwrap_or(INTERVAL)
+                    delays.next().unwrap_or(interval)
                 }
             };
             tokio::select! {

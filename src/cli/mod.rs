@@ -1,12 +1,18 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+mod inject;
+mod injector;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use serde::de::{DeserializeOwned, IntoDeserializer};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind,
+    parser::ValueSource,
+};
+
+pub use self::{inject::InjectArgs, injector::InjectorArgs};
 use crate::{
-    config::{AddressOrOff, Flag, LogFilter, LogFormat, Sources},
+    config::{Flag, Sources},
     net::ListenAddress,
 };
 
@@ -22,7 +28,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     #[command(flatten)]
-    from: From,
+    before: ConfigFlags,
 }
 
 const EXAMPLES: &str = "\
@@ -48,15 +54,15 @@ pub enum Command {
         /// tried again, too.
         #[arg(long, value_name = "WHAT", env = "LARDER_ON_BAD_CONFIG", default_value = "stop")]
         on_bad_config: OnBadConfig,
-        /// Where the project is, and flags of settings.
+        /// The configuration.
         #[command(flatten)]
-        from: From,
+        from: ConfigFlags,
     },
     /// Check the configuration and load the registry, as before a rollout. Opens no port.
     Check {
-        /// Where the project is, and flags of settings.
+        /// The configuration.
         #[command(flatten)]
-        from: From,
+        from: ConfigFlags,
     },
     /// Ask a larder on this machine whether its start is done: 0 if so, else 1. Reads no files.
     #[command(after_help = READY)]
@@ -70,13 +76,16 @@ pub enum Command {
         /// How long to wait at most, whatever there is.
         #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = duration)]
         max_wait: Duration,
-        /// Where the project is, and flags of settings.
+        /// The configuration.
         #[command(flatten)]
-        from: From,
+        from: ConfigFlags,
     },
+    /// Put larder into manifests of Kubernetes, beside the containers of their pods.
+    #[command(after_help = inject::HELP)]
+    Inject(InjectArgs),
     /// Answer Kubernetes' API server when it asks what to add to a pod: an admission webhook that
     /// adds larder to pods with the label larder.dev/inject=enabled.
-    #[command(after_help = INJECTOR)]
+    #[command(after_help = injector::HELP)]
     Injector(Box<InjectorArgs>),
     /// Print the JSON schema of larder.yaml, for editors.
     ConfigSchema,
@@ -128,72 +137,9 @@ impl ReadyArgs {
     }
 }
 
-const INJECTOR: &str = "\
-It serves POST /mutate over HTTPS, and /livez, /readyz and /metrics in the clear. The chart deploys it.
-Settings and certificate are read again when their files change: mount them whole, without subPath.
-
-Exit codes: 0 stopped by SIGTERM; 1 failed; 64 wrong command line, settings or certificate.";
-
-/// What the injector is told.
+/// Where the configuration is, and what stands for keys of it.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
-#[command(group(ArgGroup::new("source").args(["tls_cert", "self_signed"]).required(true)))]
-pub struct InjectorArgs {
-    /// The platform's settings: a folder with a file for each, as a ConfigMap is mounted.
-    #[arg(long, value_name = "DIR", default_value = "/etc/larder-injector/settings")]
-    pub settings: PathBuf,
-    /// Where to answer the API server, over TLS.
-    #[arg(long, value_name = "ADDRESS", default_value = ":8443")]
-    pub listen: ListenAddress,
-    /// Where to serve health and metrics, or `off`.
-    #[arg(long, value_name = "ADDRESS", default_value = ":8080", value_parser = as_configured::<AddressOrOff>)]
-    pub admin: AddressOrOff,
-    /// The certificate to show, as PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-    /// Its key, as PEM.
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-    /// Make certificates: the authority is kept in a Secret that all replicas share, and is put
-    /// into caBundle of the webhook.
-    #[arg(long)]
-    pub self_signed: bool,
-    /// The authority's Secret.
-    #[arg(long, value_name = "NAME", default_value = "larder-injector-ca", value_parser = object)]
-    pub ca_secret: String,
-    /// The MutatingWebhookConfiguration.
-    #[arg(long, value_name = "NAME", default_value = "larder-injector", value_parser = object)]
-    pub webhook_configuration: String,
-    /// The Service that the API server calls.
-    #[arg(long, value_name = "NAME", default_value = "larder-injector", value_parser = object)]
-    pub service: String,
-    /// The namespace of Secret and Service. [default: the service account's]
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", value_parser = object)]
-    pub namespace: Option<String>,
-    /// The service account: a folder with token, ca.crt and namespace.
-    #[arg(long, value_name = "DIR", default_value = SERVICE_ACCOUNT)]
-    pub service_account_dir: PathBuf,
-    /// The API server's host, and its port.
-    #[arg(long, value_name = "HOST", env = "KUBERNETES_SERVICE_HOST")]
-    pub kubernetes_host: Option<String>,
-    /// The API server's port.
-    #[arg(long, value_name = "PORT", env = "KUBERNETES_SERVICE_PORT", default_value_t = 443)]
-    pub kubernetes_port: u16,
-    /// How long requests are taken after SIGTERM, while the API server may not have heard of it.
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
-    pub drain_delay: Duration,
-    /// What to log: error, warn, info, debug, or levels by target.
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = as_configured::<LogFilter>)]
-    pub log_level: LogFilter,
-    /// How to log: text or json.
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = as_configured::<LogFormat>)]
-    pub log_format: LogFormat,
-}
-
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// Where Feast's project is, and flags for keys of `larder.yaml`.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub struct From {
+pub struct ConfigFlags {
     /// The Feast feature repo: the folder with feature_store.yaml, where its relative paths begin.
     #[arg(short, long, visible_alias = "feature-repo", value_name = "DIR")]
     chdir: Option<PathBuf>,
@@ -238,53 +184,62 @@ fn duration(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| "expected a duration such as 2s or 500ms".to_owned())
 }
 
-/// A value as in `larder.yaml`.
-fn as_configured<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    let read = T::deserialize(text.into_deserializer());
-    read.map_err(|error: serde::de::value::Error| error.to_string())
+impl Command {
+    /// The flags of a command that reads the configuration.
+    fn from(&self) -> Option<&ConfigFlags> {
+        match self {
+            Self::Serve { from, .. } | Self::Check { from } | Self::Drain { from, .. } => {
+                Some(from)
+            }
+            Self::Ready(_) | Self::Inject(_) | Self::Injector(_) | Self::ConfigSchema => None,
+        }
+    }
 }
 
-/// The name of an object of Kubernetes: it becomes part of a path, and of a certificate's name.
-fn object(text: &str) -> Result<String, String> {
-    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    let fits = (1..=253).contains(&text.len()) && text.bytes().all(known);
-    let dots = text.split('.').any(str::is_empty);
-    if fits && !dots { Ok(text.to_owned()) } else { Err("expected an object's name".to_owned()) }
-}
-
-impl From {
-    /// Both, `other` where they differ.
-    fn with(&self, other: &Self) -> Self {
-        let concat = |a: &[String], b: &[String]| [a, b].concat();
+impl ConfigFlags {
+    /// These, and of those before the command what these do not say.
+    fn over(self, before: Self) -> Self {
         Self {
-            chdir: other.chdir.clone().or_else(|| self.chdir.clone()),
-            feature_store_yaml: other
-                .feature_store_yaml
-                .clone()
-                .or_else(|| self.feature_store_yaml.clone()),
-            config: other.config.clone().or_else(|| self.config.clone()),
-            listen: concat(&self.listen, &other.listen),
-            admin: other.admin.clone().or_else(|| self.admin.clone()),
-            log_level: other.log_level.clone().or_else(|| self.log_level.clone()),
-            log_format: other.log_format.clone().or_else(|| self.log_format.clone()),
-            ignore_feast_auth: self.ignore_feast_auth || other.ignore_feast_auth,
-            set: [&*self.set, &*other.set].concat(),
+            chdir: self.chdir.or(before.chdir),
+            feature_store_yaml: self.feature_store_yaml.or(before.feature_store_yaml),
+            config: self.config.or(before.config),
+            listen: [before.listen, self.listen].concat(),
+            admin: self.admin.or(before.admin),
+            log_level: self.log_level.or(before.log_level),
+            log_format: self.log_format.or(before.log_format),
+            ignore_feast_auth: self.ignore_feast_auth || before.ignore_feast_auth,
+            set: [before.set, self.set].concat(),
         }
     }
 }
 
 impl Cli {
-    /// Where to look for what, and the flags that stand for keys of `larder.yaml`. They may come
-    /// before and after the command.
-    pub fn sources(&self) -> Sources {
-        let none = From::default();
-        let after = match &self.command {
-            Command::Serve { from, .. } | Command::Check { from } | Command::Drain { from, .. } => {
-                from
+    /// Reads a command line, the program's name first. Flags of the configuration may stand before
+    /// a command that reads it, and before no other.
+    pub fn read<T: Into<OsString> + Clone>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if cli.command.from().is_none() {
+            let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+            let flag = command.get_arguments().find(|flag| given(flag.get_id().as_str()));
+            if let Some(flag) = flag.and_then(|flag| flag.get_long()) {
+                let name = matches.subcommand_name().unwrap_or_default();
+                let message = format!("--{flag} means nothing to `{name}`: it is for serving");
+                return Err(command.error(ErrorKind::ArgumentConflict, message));
             }
-            Command::Ready(_) | Command::Injector(_) | Command::ConfigSchema => &none,
+        }
+        Ok(cli)
+    }
+
+    /// Where to look for what, and the flags that stand for keys of `larder.yaml`.
+    pub fn sources(&self) -> Sources {
+        let from = match self.command.from() {
+            Some(from) => from.clone().over(self.before.clone()),
+            None => self.before.clone(),
         };
-        let from = &self.from.with(after);
         let mut flags = Vec::new();
         let mut flag = |name: &str, key: &str, value: String| {
             flags.push(Flag { name: name.to_owned(), key: key.to_owned(), value });
@@ -324,6 +279,7 @@ fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::injector::Inject;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -334,7 +290,7 @@ mod tests {
     #[test]
     fn a_socket_is_an_address() {
         let address = |flags: &[&str]| {
-            let cli = Cli::parse_from([&["larder", "ready"], flags].concat());
+            let cli = Cli::read([&["larder", "ready"], flags].concat()).unwrap();
             let Command::Ready(args) = cli.command else { panic!("{:?}", cli.command) };
             args.address().to_string()
         };
@@ -345,11 +301,48 @@ mod tests {
 
     #[test]
     fn flags_stand_before_and_after_the_command() {
-        let cli =
-            Cli::parse_from(["larder", "-c", "repo", "serve", "--listen", ":1", "--admin", "off"]);
+        let cli = Cli::read(["larder", "-c", "repo", "serve", "--listen", ":1", "--admin", "off"])
+            .unwrap();
         let sources = cli.sources();
         assert_eq!(sources.chdir, Some("repo".into()));
         let flags: Vec<_> = sources.flags.iter().map(|flag| (&*flag.key, &*flag.value)).collect();
         assert_eq!(flags, [("listen", "[\":1\"]"), ("admin", "\"off\"")]);
+    }
+
+    #[test]
+    fn what_serving_is_told_means_nothing_to_other_commands() {
+        for line in [
+            "larder inject -f - --listen :1",
+            "larder inject -f - -c repo",
+            "larder --config larder.yaml inject -f -",
+            "larder -c repo ready",
+            "larder config-schema --admin off",
+            "larder inject",
+        ] {
+            let error = Cli::read(line.split(' ')).unwrap_err();
+            assert!(error.use_stderr(), "{line}");
+        }
+        let error = Cli::read("larder -c repo inject -f -".split(' ')).unwrap_err().to_string();
+        assert!(error.contains("--chdir means nothing to `inject`"), "{error}");
+
+        let cli = Cli::read("larder inject -f a -f - --set image=x --all".split(' ')).unwrap();
+        let Command::Inject(args) = cli.command else { panic!() };
+        let expected = Inject {
+            files: vec!["a".into(), "-".into()],
+            set: vec![("image".to_owned(), "x".to_owned())],
+            all: true,
+            ..Inject::default()
+        };
+        assert_eq!(Inject::from(args), expected);
+    }
+
+    #[test]
+    fn what_stands_behind_the_command_wins() {
+        let line = "larder -c a --set x=1 --admin :1 check -c b --set y=2 --log-level warn";
+        let sources = Cli::read(line.split(' ')).unwrap().sources();
+        assert_eq!(sources.chdir, Some("b".into()));
+        let flags: Vec<_> = sources.flags.iter().map(|flag| (&*flag.key, &*flag.value)).collect();
+        let expected = [("x", "1"), ("y", "2"), ("admin", "\":1\""), ("log.level", "\"warn\"")];
+        assert_eq!(flags, expected);
     }
 }

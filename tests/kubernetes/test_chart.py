@@ -146,9 +146,7 @@ def bundle(cluster):
 
 def test_an_upgrade_changes_the_settings_and_keeps_the_certificate(cluster):
     """Whichever way Helm applies objects: caBundle is the injector's, the chart has none."""
-    cluster.namespace(NAMESPACE)
-    helm(cluster, "install", *values("injection=webhook"))
-    try:
+    with installed(cluster, *values("injection=webhook")):
         assert not trusts(cluster) and trust(cluster)
         for number, side in enumerate(("true", "false"), start=1):
             settings = values("injection=webhook", f"sidecar.cpu-request={number}m", "check=deny")
@@ -158,8 +156,6 @@ def test_an_upgrade_changes_the_settings_and_keeps_the_certificate(cluster):
             assert trusts(cluster), f"--server-side={side}"
         cluster.helm("rollback", "larder", "1", "--namespace", NAMESPACE)
         assert trusts(cluster) and cluster.get(SETTINGS).object["data"]["cpu-request"] == "100m"
-    finally:
-        helm(cluster, "uninstall")
 
 
 def test_an_upgrade_counts_at_once_and_changes_the_way(cluster):

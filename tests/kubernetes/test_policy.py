@@ -6,11 +6,10 @@ import pytest
 
 import pods
 from pods import APP, BAD, CASES, FULL, ISTIO, STEP
-from release import API, NAMESPACE, PATIENCE, in_force, installed, sidecar
-from ways import comparable
+from release import API, PATIENCE, in_force, installed, sidecar
 from world import until
 
-SETTINGS = f"/api/v1/namespaces/{NAMESPACE}/configmaps/larder-sidecar"
+POLICY = f"{API}/mutatingadmissionpolicies/larder-sidecar"
 
 
 @pytest.fixture(scope="module")
@@ -173,19 +172,20 @@ def test_a_pod_is_injected_once(policy):
 
 @pytest.fixture
 def settings(policy):
-    """Changes the platform's settings, and puts them back."""
-    before = policy.get(SETTINGS).object["data"]
-    yield lambda **data: policy.merge(SETTINGS, {"data": data_of(data)}, "merge-patch")
-    policy.create(
-        f"/api/v1/namespaces/{NAMESPACE}/configmaps", {"metadata": {"name": "larder-sidecar"}}
-    )
-    data = {key: None for key in policy.get(SETTINGS).object.get("data", {})} | before
-    assert policy.merge(SETTINGS, {"data": data}, "merge-patch")
+    """Changes the platform's settings as one would by `kubectl edit`, and puts them back."""
+    variables = policy.get(POLICY).object["spec"]["variables"]
+    platform = json.loads(next(one["expression"] for one in variables if one["name"] == "platform"))
+
+    def set_to(changed):
+        text = json.dumps(changed)
+        found = [
+            one | {"expression": text} if one["name"] == "platform" else one for one in variables
+        ]
+        assert policy.merge(POLICY, {"spec": {"variables": found}}, "merge-patch")
+
+    yield lambda change: set_to(platform | change)
+    set_to(platform)
     until(lambda: made_with(policy, "64Mi"), "the settings are back", PATIENCE)
-
-
-def data_of(data):
-    return {key.replace("_", "-"): value for key, value in data.items()}
 
 
 def made_with(cluster, memory_request):
@@ -194,7 +194,7 @@ def made_with(cluster, memory_request):
 
 
 def test_a_changed_setting_counts_from_the_next_pod(policy, settings):
-    settings(memory_request="32Mi", env_from="everyone", store_ports="6379")
+    settings({"memory-request": "32Mi", "env-from": "everyone", "store-ports": "6379"})
     until(lambda: made_with(policy, "32Mi"), "the setting counts", PATIENCE)
     made = policy.pod(pods.pod({"env-from": ""}))
     assert "envFrom" not in sidecar(made), "an annotation may switch off what is optional"
@@ -202,33 +202,31 @@ def test_a_changed_setting_counts_from_the_next_pod(policy, settings):
     assert not made.warnings
 
 
-def test_a_setting_that_is_missing_is_its_default(policy, settings):
-    usual = comparable(policy.pod(pods.pod()))
-    data = policy.get(SETTINGS).object["data"]
-    settings(**{key: None for key in data} | {"memory-request": "32Mi"})
-    until(lambda: made_with(policy, "32Mi"), "the setting counts", PATIENCE)
-    usual["spec"]["initContainers"][0]["resources"]["requests"]["memory"] = "32Mi"
-    assert comparable(policy.pod(pods.pod())) == usual
-    # Nothing at all is all the defaults.
-    settings(**{"memory-request": None})
-    until(lambda: made_with(policy, "64Mi"), "the settings are gone", PATIENCE)
-
-
-@pytest.mark.parametrize("bad", [{"cpu_request": "lots"}, {"image": " "}, {"memory_limit": ""}])
+@pytest.mark.parametrize("bad", [{"cpu-request": "lots"}, {"image": " "}, {"memory-limit": ""}])
 def test_a_bad_setting_costs_larder_and_no_pod(policy, settings, bad):
-    settings(**bad)
+    settings(bad)
     passes_and_is_said(policy)
 
 
-def test_missing_settings_cost_larder_and_no_pod(policy, settings):
-    assert policy.delete(SETTINGS)
-    passes_and_is_said(policy)
+def test_a_policy_that_is_gone_costs_larder_and_no_pod(policy):
+    path = f"{API}/mutatingadmissionpolicybindings/larder-sidecar"
+    binding = policy.get(path).object
+    assert policy.delete(path)
+    try:
+        passes_and_is_said(policy)
+    finally:
+        binding["metadata"] = {
+            key: binding["metadata"][key] for key in ("name", "labels", "annotations")
+        }
+        assert policy.create(path.rsplit("/", 1)[0], binding)
+        in_force(policy)
 
 
 def passes_and_is_said(cluster):
     until(lambda: sidecar(cluster.pod(pods.pod())) is None, "larder is not added", PATIENCE)
     made = cluster.pod(pods.pod())
-    assert made and len(made.warnings) == 1 and "ConfigMap larder-sidecar" in made.warnings[0]
+    assert made and len(made.warnings) == 1
+    assert "see that MutatingAdmissionPolicy larder-sidecar is there" in made.warnings[0]
 
 
 def test_with_deny_no_pod_starts_without_larder(policy):

@@ -53,9 +53,11 @@ must never reach a patch: the API server would answer 500, whatever failurePolic
  : isQuantity({{ .value }}) && quantity({{ .value }}).isGreaterThan(quantity('0')))
 {{- end }}
 
-{{- /* CEL: the settings' names, and what they are where neither the platform nor the pod says. */ -}}
-{{- define "larder.defaults" -}}
-{'image': 'ghcr.io/larder/larder:{{ .Chart.AppVersion }}', 'config': 'larder', 'env-from': '',
- 'cpu-request': '100m', 'cpu-limit': '', 'memory-request': '64Mi', 'memory-limit': '256Mi',
- 'disk': '', 'store-ports': '', 'log-level': ''}
+{{- /* The platform's settings, as JSON: texts, of which those that are not set are empty. */ -}}
+{{- define "larder.settings" -}}
+{{- $settings := dict "image" (include "larder.image" .) }}
+{{- range list "config" "env-from" "cpu-request" "cpu-limit" "memory-request" "memory-limit" "disk" "store-ports" "log-level" }}
+{{- $_ := set $settings . (get $.Values.sidecar . | default "" | toString) }}
+{{- end }}
+{{- toJson $settings }}
 {{- end }}

@@ -49,10 +49,7 @@ fn request(feature: &str, join_key: &str, id: i64) -> GetOnlineFeaturesRequest {
     let id = Value { val: Some(Val::Int64Val(id)) }.encode_to_vec();
     GetOnlineFeaturesRequest {
         kind: Some(Kind::Features(FeatureList { val: vec![feature.to_owned()] })),
-        entities: BTreeMap::from([(
-            join_key.to_owned(),
-            EncodedValues { val: vec![id.into()] },
-        )]),
+        entities: BTreeMap::from([(join_key.to_owned(), EncodedValues { val: vec![id.into()] })]),
         ..Default::default()
     }
 }

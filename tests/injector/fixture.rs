@@ -82,7 +82,8 @@ impl Injector {
     pub(crate) async fn wait_until_ready(&self) {
         until("the injector is ready", async || {
             assert!(!self.running.is_finished(), "it ended");
-            TcpStream::connect(("127.0.0.1", self.admin)).await.is_ok() && self.ready().await.0 == 200
+            TcpStream::connect(("127.0.0.1", self.admin)).await.is_ok()
+                && self.ready().await.0 == 200
         })
         .await;
     }

@@ -21,12 +21,12 @@ use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-pub fn golden(name: &str) -> Value {
+pub(crate) fn golden(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/kubernetes").join(name);
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !condition().await {
         assert!(Instant::now() < end, "waited in vain: {what}");
@@ -34,16 +34,16 @@ pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-pub fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// An injector. It ends with the test's runtime, if not before.
-pub struct Injector {
+pub(crate) struct Injector {
     folder: TempDir,
     port: u16,
     admin: u16,
@@ -53,7 +53,7 @@ pub struct Injector {
 
 impl Injector {
     /// One with a certificate from files, which answers.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         put_certificate(folder.path(), "a.example");
         fs::create_dir(folder.path().join("settings")).unwrap();
@@ -63,7 +63,7 @@ impl Injector {
         injector
     }
 
-    pub fn start_with(folder: TempDir, certificate: CertificateSource) -> Self {
+    pub(crate) fn start_with(folder: TempDir, certificate: CertificateSource) -> Self {
         let (port, admin) = (free_port(), free_port());
         let options = options(folder.path(), port, admin, certificate);
         let (stop, stopped) = oneshot::channel();
@@ -79,24 +79,25 @@ impl Injector {
         Self { folder, port, admin, stop: Some(stop), running }
     }
 
-    pub async fn wait_until_ready(&self) {
+    pub(crate) async fn wait_until_ready(&self) {
         until("the injector is ready", async || {
             assert!(!self.running.is_finished(), "it ended");
-            TcpStream::connect(("127.0.0.1", self.admin)).await.is_ok() && self.ready().await.0 == 200
+            TcpStream::connect(("127.0.0.1", self.admin)).await.is_ok()
+                && self.ready().await.0 == 200
         })
         .await;
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn put_certificate(&self, name: &str) {
+    pub(crate) fn put_certificate(&self, name: &str) {
         put_certificate(self.folder(), name);
     }
 
     /// Replaces the settings as Kubernetes does.
-    pub fn mount_settings(&self, settings: &[(&str, &str)]) {
+    pub(crate) fn mount_settings(&self, settings: &[(&str, &str)]) {
         let mount = self.folder().join("settings");
         let version = tempfile::Builder::new().prefix("..").tempdir_in(&mount).unwrap().keep();
         for (name, value) in settings {
@@ -108,11 +109,11 @@ impl Injector {
         fs::rename(&link, mount.join("..data")).unwrap();
     }
 
-    pub fn tell_to_stop(&mut self) {
+    pub(crate) fn tell_to_stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    pub async fn ended(self) {
+    pub(crate) async fn ended(self) {
         self.running.await.unwrap().unwrap();
     }
 
@@ -129,25 +130,25 @@ impl Injector {
     }
 
     /// The certificate that it shows.
-    pub async fn shown(&self) -> Vec<u8> {
+    pub(crate) async fn shown(&self) -> Vec<u8> {
         let stream = self.connect(b"http/1.1").await;
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     }
 
-    pub async fn ask(&self, review: &Value) -> (u16, Value) {
+    pub(crate) async fn ask(&self, review: &Value) -> (u16, Value) {
         self.ask_over(b"http/1.1", review).await
     }
 
-    pub async fn ask_text(&self, body: String) -> (u16, Value) {
+    pub(crate) async fn ask_text(&self, body: String) -> (u16, Value) {
         self.request("POST", "/mutate", body).await
     }
 
-    pub async fn ask_over(&self, protocol: &[u8], review: &Value) -> (u16, Value) {
+    pub(crate) async fn ask_over(&self, protocol: &[u8], review: &Value) -> (u16, Value) {
         let request = request("POST", "/mutate", review.to_string());
         self.send(protocol, request).await
     }
 
-    pub async fn request(&self, method: &str, path: &str, body: String) -> (u16, Value) {
+    pub(crate) async fn request(&self, method: &str, path: &str, body: String) -> (u16, Value) {
         self.send(b"http/1.1", request(method, path, body)).await
     }
 
@@ -170,17 +171,17 @@ impl Injector {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
-    pub async fn ready(&self) -> (u16, String) {
+    pub(crate) async fn ready(&self) -> (u16, String) {
         self.admin("/readyz").await
     }
 
     /// The same while it may not listen yet.
-    pub async fn try_ready(&self) -> Option<(u16, String)> {
+    pub(crate) async fn try_ready(&self) -> Option<(u16, String)> {
         TcpStream::connect(("127.0.0.1", self.admin)).await.ok()?;
         Some(self.ready().await)
     }
 
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.admin("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
@@ -199,7 +200,7 @@ impl Injector {
 }
 
 /// Why an injector does not start with what is in this folder.
-pub async fn start_error(folder: &Path) -> String {
+pub(crate) async fn start_error(folder: &Path) -> String {
     let options = options(folder, free_port(), free_port(), files(folder));
     webhook::run(options, std::future::pending()).await.unwrap_err().to_string()
 }
@@ -225,7 +226,7 @@ fn files(folder: &Path) -> CertificateSource {
     CertificateSource::Files { certificate, key }
 }
 
-pub fn put_certificate(folder: &Path, name: &str) {
+pub(crate) fn put_certificate(folder: &Path, name: &str) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
     fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();

@@ -25,26 +25,26 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-pub struct ApiServer {
+pub(crate) struct ApiServer {
     folder: TempDir,
     port: u16,
-    pub objects: Arc<Objects>,
+    pub(crate) objects: Arc<Objects>,
     _server: Server,
 }
 
 #[derive(Default)]
-pub struct Objects {
-    pub secret: Mutex<Option<Value>>,
-    pub configuration: Mutex<Option<Value>>,
-    pub forbids: AtomicBool,
-    pub authorities_made: AtomicUsize,
-    pub requests: AtomicUsize,
+pub(crate) struct Objects {
+    pub(crate) secret: Mutex<Option<Value>>,
+    pub(crate) configuration: Mutex<Option<Value>>,
+    pub(crate) forbids: AtomicBool,
+    pub(crate) authorities_made: AtomicUsize,
+    pub(crate) requests: AtomicUsize,
 }
 
 type Answer = (StatusCode, Json<Value>);
 
 impl ApiServer {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         fs::write(folder.path().join("ca.crt"), made.cert.pem()).unwrap();
@@ -70,7 +70,7 @@ impl ApiServer {
         Self { folder, port, objects, _server: server }
     }
 
-    pub fn settings(&self) -> CertificateSource {
+    pub(crate) fn settings(&self) -> CertificateSource {
         CertificateSource::SelfSigned(SelfSigned {
             cluster: Cluster {
                 host: "127.0.0.1".into(),
@@ -85,20 +85,20 @@ impl ApiServer {
         })
     }
 
-    pub fn account(&self) -> &Path {
+    pub(crate) fn account(&self) -> &Path {
         self.folder.path()
     }
 }
 
 impl Objects {
     /// `caBundle` of the webhook.
-    pub fn bundle(&self) -> String {
+    pub(crate) fn bundle(&self) -> String {
         let configuration = self.configuration.lock();
         let bundle = &configuration.as_ref().unwrap()["webhooks"][0]["clientConfig"]["caBundle"];
         bundle.as_str().unwrap_or_default().to_owned()
     }
 
-    pub fn set_bundle(&self, bundle: Value) {
+    pub(crate) fn set_bundle(&self, bundle: Value) {
         let mut configuration = self.configuration.lock();
         let configuration = configuration.as_mut().unwrap();
         configuration["webhooks"][0]["clientConfig"]["caBundle"] = bundle;

@@ -7,12 +7,12 @@ use larder::{
     layout::redis::{RedisView, hash_key},
     store::{OnlineStore, redis::RedisStore},
 };
-use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value, aio::MultiplexedConnection};
 
 use crate::{
     Database,
     redis_server::RedisServer,
-    request::{keys, value, views},
+    request::{PATIENCE, keys, value, views},
 };
 
 pub(crate) struct Redis {
@@ -44,8 +44,9 @@ impl Redis {
         }
         let address = format!("redis://127.0.0.1:{}", server.port);
         let client = redis::Client::open(address).expect("it is an address");
-        let mut connection =
-            client.get_multiplexed_async_connection().await.expect("Redis answers");
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let connection = client.get_multiplexed_async_connection_with_config(&patient).await;
+        let mut connection = connection.expect("Redis answers");
         let _: Vec<i64> = pipeline.query_async(&mut connection).await.expect("Redis writes");
         Self { server, connection, hashes, fields }
     }

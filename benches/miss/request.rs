@@ -1,6 +1,6 @@
 //! The rows, and the request for all of them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use larder::{
     cache::FeatureCache,
@@ -11,9 +11,9 @@ use larder::{
         ValueType, ViewId, ViewKind, encode_entity_key, encode_value,
     },
     proxy::{
-        AnswerColumn, Ask, Coercion, Column, Dialect, FeatureProxy, Freshness, FreshnessTable,
-        KeyValue, OnlineRequest, Parts, RequestLimits, RouteTable, Select, StatusCompat,
-        StoreFacts, TtlOnRead,
+        AnswerColumn, Answers, Ask, Coercion, Column, Dialect, FeatureProxy, Freshness,
+        FreshnessTable, KeyValue, OnlineRequest, Parts, RequestLimits, RouteTable, Select,
+        StatusCompat, StoreFacts, TtlOnRead,
     },
     registry::{Registry, RegistryHandle, StoredView, View},
     resilience::{Limits, ResilientStore},
@@ -28,6 +28,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A proxy over a store, and what it is asked.
 pub(crate) struct Request {
+    registry: Arc<RegistryHandle>,
+    store: Arc<ResilientStore>,
+    metrics: Arc<Metrics>,
     proxy: FeatureProxy,
     features: Vec<String>,
 }
@@ -35,10 +38,9 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn new(store: Arc<dyn OnlineStore>) -> Self {
         let metrics = Metrics::new();
-        let name: Arc<str> = "default".into();
-        let facts = StoreFacts { name: Arc::clone(&name), python_finds_everything: false };
         let limits = Limits { timeout: PATIENCE, ..Limits::default() };
-        let store_metrics = metrics.store(&name);
+        let store_metrics = metrics.store(&"default".into());
+        let store = ResilientStore::new("default".into(), store, limits, store_metrics);
         let registry = Arc::new(RegistryHandle::default());
         let stored = |view: FeatureView| {
             let name = Arc::clone(&view.name);
@@ -51,34 +53,32 @@ impl Request {
             join_keys: [Arc::from("id")].into(),
             ..Registry::default()
         });
-        let freshness = FreshnessTable { default: Freshness::default(), views: HashMap::new() };
-        let proxy = FeatureProxy::new(Parts {
-            registry,
-            freshness,
-            limits: RequestLimits::default(),
-            cache: Arc::new(FeatureCache::new(64 << 20)),
-            stores: vec![(ResilientStore::new(name, store, limits, store_metrics), facts)],
-            routes: RouteTable::default(),
-            metrics,
-        });
         let names = |view: &FeatureView| {
             let name = |feature: &Feature| format!("{}:{}", view.name, feature.name);
             view.features.iter().map(name).collect::<Vec<_>>()
         };
-        Self { proxy, features: views().iter().flat_map(names).collect() }
+        let features = views().iter().flat_map(names).collect();
+        let proxy = proxy(&registry, &store, &metrics);
+        Self { registry, store, metrics, proxy, features }
     }
 
-    /// Reads all rows from the store.
-    pub(crate) async fn read_all(&self) {
-        let unavailable = self.try_read_all().await;
-        assert_eq!(unavailable, Ok(()), "the store failed");
+    /// Empties the cache. The proxy has seen a request of this kind before the next one, though.
+    pub(crate) async fn forget(&mut self) {
+        self.proxy = proxy(&self.registry, &self.store, &self.metrics);
+        let answers = self.try_read(ENTITIES..ENTITIES + 1).await;
+        answers.expect("the store says that there is no such entity");
     }
 
-    /// Waits for the store's connections.
+    /// Reads all rows, which the store has to be asked for unless they were read before.
+    pub(crate) async fn read_all(&self) -> Answers {
+        self.try_read(0..ENTITIES).await.expect("the store answers")
+    }
+
+    /// Waits for the store's connections, and looks at every value once.
     pub(crate) async fn until_it_is_answered(&self) {
         let mut last = Ok(());
         for _ in 0..300 {
-            last = self.try_read_all().await;
+            last = self.try_read(0..ENTITIES).await.and_then(|answers| check(&answers));
             if last.is_ok() {
                 return;
             }
@@ -87,16 +87,16 @@ impl Request {
         panic!("the store does not answer: {last:?}");
     }
 
-    async fn try_read_all(&self) -> Result<(), String> {
+    async fn try_read(&self, entities: Range<i64>) -> Result<Answers, String> {
         let now = clock::now();
         let request = OnlineRequest {
             select: Select::Features(self.features.iter().map(|name| (&**name).into()).collect()),
             columns: vec![Column {
                 name: "id".into(),
-                values: (0..ENTITIES).map(KeyValue::Int64).collect(),
+                values: entities.map(KeyValue::Int64).collect(),
             }],
             full_names: true,
-            ask: Ask { max_age: Some(Duration::ZERO), allow_stale: false },
+            ask: Ask::default(),
             dialect: Dialect {
                 ttl_on_read: TtlOnRead::Off,
                 status: StatusCompat::Larder,
@@ -105,18 +105,38 @@ impl Request {
             deadline: now.instant + PATIENCE,
         };
         let answers = self.proxy.get_online_features(&request, now).await;
-        let answers = answers.map_err(|error| format!("{error:?}"))?;
-        for column in answers.columns() {
-            let AnswerColumn::Feature(column) = column else { continue };
-            for row in 0..answers.rows() {
-                let status = column.field(row).status;
-                if status != FieldStatus::Present {
-                    return Err(format!("row {row} is {status:?}"));
-                }
+        answers.map_err(|error| format!("{error:?}"))
+    }
+}
+
+fn proxy(
+    registry: &Arc<RegistryHandle>,
+    store: &Arc<ResilientStore>,
+    metrics: &Arc<Metrics>,
+) -> FeatureProxy {
+    let facts = StoreFacts { name: Arc::clone(store.name()), python_finds_everything: false };
+    FeatureProxy::new(Parts {
+        registry: Arc::clone(registry),
+        freshness: FreshnessTable { default: Freshness::default(), views: HashMap::new() },
+        limits: RequestLimits::default(),
+        cache: Arc::new(FeatureCache::new(64 << 20)),
+        stores: vec![(Arc::clone(store), facts)],
+        routes: RouteTable::default(),
+        metrics: Arc::clone(metrics),
+    })
+}
+
+fn check(answers: &Answers) -> Result<(), String> {
+    for column in answers.columns() {
+        let AnswerColumn::Feature(column) = column else { continue };
+        for row in 0..answers.rows() {
+            let status = column.field(row).status;
+            if status != FieldStatus::Present {
+                return Err(format!("row {row} is {status:?}"));
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The views.

@@ -1,6 +1,6 @@
 //! SQLite, and its client.
 
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use async_trait::async_trait;
 use larder::{
@@ -20,10 +20,11 @@ pub(crate) struct Sqlite {
     connections: Vec<Arc<parking_lot::Mutex<Connection>>>,
     statements: Vec<Arc<str>>,
     keys: Arc<[Vec<u8>]>,
+    keep: Keep,
 }
 
 impl Sqlite {
-    pub(crate) fn open() -> Self {
+    pub(crate) fn open(keep: Keep) -> Self {
         let directory = tempfile::tempdir().expect("there is room");
         let path = directory.path().join("online.db");
         let mut database = Connection::open(&path).expect("it is a new file");
@@ -56,14 +57,19 @@ impl Sqlite {
             let connection = Connection::open(&path).expect("the file is there");
             Arc::new(parking_lot::Mutex::new(connection))
         };
-        Self { connections: statements.iter().map(connect).collect(), directory, statements, keys }
+        let connections = statements.iter().map(connect).collect();
+        Self { connections, directory, statements, keys, keep }
     }
 }
 
 #[async_trait]
 impl Database for Sqlite {
     fn name(&self) -> &'static str {
-        "sqlite"
+        match self.keep {
+            Keep::Rows => "sqlite",
+            Keep::Values => "sqlite, values kept",
+            Keep::Nothing => "sqlite, nothing kept",
+        }
     }
 
     fn store(&self) -> Arc<dyn OnlineStore> {
@@ -74,26 +80,62 @@ impl Database for Sqlite {
     async fn read_bare(&self) -> usize {
         let read = |(connection, statement): (&Arc<parking_lot::Mutex<_>>, &Arc<str>)| {
             let (connection, statement) = (Arc::clone(connection), Arc::clone(statement));
-            let keys = Arc::clone(&self.keys);
-            tokio::task::spawn_blocking(move || count(&connection.lock(), &statement, &keys))
+            let (keys, keep) = (Arc::clone(&self.keys), self.keep);
+            tokio::task::spawn_blocking(move || read(&connection.lock(), &statement, &keys, keep))
         };
         let reads: Vec<_> = self.connections.iter().zip(&self.statements).map(read).collect();
         let mut values = 0;
         for read in reads {
-            values += read.await.expect("it does not panic");
+            values += read.await.expect("it does not panic").seen;
         }
         values
     }
 }
 
-/// How many rows a statement gives; all are looked at, as any client must.
-fn count(connection: &Connection, statement: &str, keys: &[Vec<u8>]) -> usize {
+/// What the bare client keeps of the rows that it steps through. SQLite itself keeps none.
+#[derive(Clone, Copy)]
+pub(crate) enum Keep {
+    /// All columns, as the client hands them out.
+    Rows,
+    /// The values. It looks at the other columns where they lie.
+    Values,
+    /// Nothing.
+    Nothing,
+}
+
+/// The entity's key, the feature's name, the value, the time.
+type Row = (Vec<u8>, String, Vec<u8>, i64);
+
+#[derive(Default)]
+struct Kept {
+    rows: Vec<Row>,
+    values: Vec<Vec<u8>>,
+    seen: usize,
+}
+
+fn read(connection: &Connection, statement: &str, keys: &[Vec<u8>], keep: Keep) -> Kept {
     let mut statement = connection.prepare_cached(statement).expect("it is a statement");
     let mut rows = statement.query(params_from_iter(keys)).expect("it is read");
-    let mut values = 0;
+    let mut kept = Kept::default();
     while let Some(row) = rows.next().expect("it is read") {
-        let value = row.get_ref(2).expect("it has a value");
-        values += usize::from(!value.as_blob().expect("it is bytes").is_empty());
+        kept.keep(row, keep).expect("its columns are what they were written as");
     }
-    values
+    kept
+}
+
+impl Kept {
+    fn keep(&mut self, row: &rusqlite::Row<'_>, keep: Keep) -> rusqlite::Result<()> {
+        self.seen += 1;
+        match keep {
+            Keep::Rows => self.rows.push((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            Keep::Values => {
+                black_box((row.get_ref(0)?, row.get_ref(1)?, row.get_ref(3)?));
+                self.values.push(row.get(2)?);
+            }
+            Keep::Nothing => {
+                black_box(row.get_ref(2)?);
+            }
+        }
+        Ok(())
+    }
 }

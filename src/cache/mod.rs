@@ -106,9 +106,9 @@ impl Weighter<RowKey, Entry> for AllocatedBytes {
     fn weight(&self, key: &RowKey, entry: &Entry) -> u64 {
         // The table keeps a hash, links and a count beside key and entry, and is never quite full.
         const SLOT: usize = (mem::size_of::<RowKey>() + mem::size_of::<Entry>() + 40) * 4 / 3;
-        // Two counts stand before the bytes of an `Arc`.
+        // Two counts stand before the bytes of an `Arc`. A key that views share is charged to each.
         let row = entry.row.as_ref().map_or(0, |row| allocated(16 + row.size()));
-        (SLOT + allocated(key.entity.0.len()) + row) as u64
+        (SLOT + allocated(16 + key.entity.0.len()) + row) as u64
     }
 }
 
@@ -135,16 +135,16 @@ impl Lifecycle<RowKey, Entry> for CountEvictions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Cell, EventTimestamp, RowBuilder, StoreId, Tick, ViewId};
+    use crate::model::{Cell, EventTimestamp, FeatureRow, StoreId, Tick, ViewId};
 
     fn key(entity: &[u8]) -> RowKeyRef<'_> {
         RowKeyRef { view: ViewId(1), entity }
     }
 
     fn entry(asked_at: i64, bytes: usize) -> Entry {
-        let mut row = RowBuilder::with_capacity(1, bytes);
-        row.push(Cell::Value(&vec![7; bytes]));
-        let row = Some(row.finish(EventTimestamp::default()));
+        let value = vec![7; bytes];
+        let row = FeatureRow::new([Cell::Value(&value)].into_iter(), EventTimestamp::default());
+        let row = Some(row);
         Entry { row, asked_at: Tick(asked_at), source: StoreId(0) }
     }
 

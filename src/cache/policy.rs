@@ -151,7 +151,7 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EventTimestamp, RowBuilder};
+    use crate::model::EventTimestamp;
 
     const POLICY: Policy = Policy {
         ttl: Duration::from_secs(60),
@@ -163,7 +163,7 @@ mod tests {
     };
 
     fn row() -> FeatureRow {
-        RowBuilder::with_capacity(0, 0).finish(EventTimestamp::default())
+        FeatureRow::new(std::iter::empty(), EventTimestamp::default())
     }
 
     #[track_caller]

@@ -6,11 +6,11 @@
 use std::{hash::BuildHasher, sync::Arc};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 use tokio::sync::SetOnce;
 
-use crate::model::{RowKey, RowKeyRef, Tick};
+use crate::model::{RowKey, Tick};
 
 /// The flights under way, by row.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct SingleFlight<V> {
     hasher: RandomState,
 }
 
-type Shard<V> = Mutex<HashMap<RowKey, Arc<Flight<V>>, RandomState>>;
+type Shard<V> = Mutex<HashTable<Arc<Flight<V>>>>;
 
 /// So many that two threads rarely want one at once.
 const SHARDS: usize = 32;
@@ -31,14 +31,14 @@ pub struct Waiter<V>(Arc<Flight<V>>);
 /// Owes a flight its result. Dropped without one, it abandons the flight.
 #[derive(Debug)]
 pub struct Leader<V> {
-    key: RowKey,
     flight: Arc<Flight<V>>,
     shards: Arc<[Shard<V>]>,
-    shard: usize,
 }
 
 #[derive(Debug)]
 struct Flight<V> {
+    key: RowKey,
+    hash: u64,
     began: Tick,
     /// `None` if it was abandoned.
     result: SetOnce<Option<V>>,
@@ -49,25 +49,25 @@ impl<V: Clone> SingleFlight<V> {
     /// which begins at `now`.
     ///
     /// A flight that began too early goes on for those who are on it.
-    pub fn join(
-        &self,
-        key: RowKeyRef<'_>,
-        not_before: Tick,
-        now: Tick,
-    ) -> (Waiter<V>, Option<Leader<V>>) {
-        let hash = self.hasher.hash_one(key);
-        let shard = (hash >> 32) as usize % SHARDS;
-        let mut flights = self.shards[shard].lock();
-        if let Some(flight) = flights.get(&key)
+    pub fn join(&self, key: RowKey, not_before: Tick, now: Tick) -> (Waiter<V>, Option<Leader<V>>) {
+        let hash = self.hasher.hash_one(&key);
+        let mut flights = shard(&self.shards, hash).lock();
+        let known = flights.find_mut(hash, |flight| flight.key == key);
+        if let Some(flight) = &known
             && flight.began >= not_before
         {
             return (Waiter(Arc::clone(flight)), None);
         }
-        let flight = Arc::new(Flight { began: now, result: SetOnce::new() });
-        let key = key.to_owned();
-        flights.insert(key.clone(), Arc::clone(&flight));
-        let shards = Arc::clone(&self.shards);
-        (Waiter(Arc::clone(&flight)), Some(Leader { key, flight, shards, shard }))
+        let flight = Arc::new(Flight { key, hash, began: now, result: SetOnce::new() });
+        match known {
+            Some(known) => *known = Arc::clone(&flight),
+            None => {
+                flights.insert_unique(hash, Arc::clone(&flight), |flight| flight.hash);
+            }
+        }
+        drop(flights);
+        let leader = Leader { flight: Arc::clone(&flight), shards: Arc::clone(&self.shards) };
+        (Waiter(flight), Some(leader))
     }
 
     /// How many are under way.
@@ -79,6 +79,11 @@ impl<V: Clone> SingleFlight<V> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn shard<V>(shards: &[Shard<V>], hash: u64) -> &Shard<V> {
+    // The table within takes the lowest bits and the highest.
+    &shards[(hash >> 32) as usize % SHARDS]
 }
 
 impl<V> Default for SingleFlight<V> {
@@ -103,7 +108,7 @@ impl<V: Clone> Waiter<V> {
 impl<V> Leader<V> {
     /// The row to read.
     pub fn key(&self) -> &RowKey {
-        &self.key
+        &self.flight.key
     }
 
     /// When the flight began.
@@ -120,10 +125,11 @@ impl<V> Leader<V> {
 
 impl<V> Drop for Leader<V> {
     fn drop(&mut self) {
-        let mut flights = self.shards[self.shard].lock();
+        let mut flights = shard(&self.shards, self.flight.hash).lock();
         // A later flight for the row may have taken this one's place.
-        if flights.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
-            flights.remove(&self.key);
+        let this = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
+        if let Ok(flight) = flights.find_entry(self.flight.hash, this) {
+            flight.remove();
         }
         drop(flights);
         let _ = self.flight.result.set(None);
@@ -133,29 +139,32 @@ impl<V> Drop for Leader<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ViewId;
+    use crate::model::{EntityKey, ViewId};
 
-    const KEY: RowKeyRef<'static> = RowKeyRef { view: ViewId(1), entity: b"k" };
+    fn key() -> RowKey {
+        RowKey { view: ViewId(1), entity: EntityKey(b"k".as_slice().into()) }
+    }
+
     const ANY: Tick = Tick(i64::MIN);
 
     #[tokio::test]
     async fn only_the_first_leads_and_all_get_the_result() {
         let flights = SingleFlight::<u32>::default();
-        let (first, leader) = flights.join(KEY, ANY, Tick(0));
-        let (second, none) = flights.join(KEY, ANY, Tick(1));
+        let (first, leader) = flights.join(key(), ANY, Tick(0));
+        let (second, none) = flights.join(key(), ANY, Tick(1));
         assert!(none.is_none());
 
         leader.unwrap().complete(7);
 
         assert_eq!(first.wait().await, Some(7));
         assert_eq!(second.wait().await, Some(7));
-        assert!(flights.join(KEY, ANY, Tick(2)).1.is_some());
+        assert!(flights.join(key(), ANY, Tick(2)).1.is_some());
     }
 
     #[tokio::test]
     async fn a_dropped_leader_abandons_its_flight() {
         let flights = SingleFlight::<u32>::default();
-        let (waiter, leader) = flights.join(KEY, ANY, Tick(0));
+        let (waiter, leader) = flights.join(key(), ANY, Tick(0));
         drop(leader);
         assert_eq!(waiter.wait().await, None);
         assert!(flights.is_empty());
@@ -164,14 +173,14 @@ mod tests {
     #[tokio::test]
     async fn a_flight_that_began_too_early_is_not_joined_and_ends_alone() {
         let flights = SingleFlight::<u32>::default();
-        let (early_waiter, early) = flights.join(KEY, ANY, Tick(1));
-        let (late_waiter, late) = flights.join(KEY, Tick(2), Tick(2));
+        let (early_waiter, early) = flights.join(key(), ANY, Tick(1));
+        let (late_waiter, late) = flights.join(key(), Tick(2), Tick(2));
         let late = late.expect("the flight began before");
 
         early.unwrap().complete(1);
 
         assert_eq!(early_waiter.wait().await, Some(1));
-        let (third_waiter, none) = flights.join(KEY, Tick(2), Tick(3));
+        let (third_waiter, none) = flights.join(key(), Tick(2), Tick(3));
         assert!(none.is_none(), "the end of the early flight ended the late one");
         late.complete(2);
         assert_eq!(late_waiter.wait().await, Some(2));

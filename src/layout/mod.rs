@@ -16,7 +16,7 @@ pub use self::{
     value::{MalformedValue, check_value},
     wire::WireError,
 };
-use crate::model::{Cell, EventTimestamp, FeatureRow, FeatureView, RowBuilder};
+use crate::model::{Cell, EventTimestamp, FeatureRow, FeatureView};
 
 /// What a store holds is not what the layout prescribes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,23 +109,21 @@ impl ViewNames {
         cells: impl Iterator<Item = Cell<'a>> + Clone,
         timestamp: EventTimestamp,
     ) -> Result<FeatureRow, DecodeError> {
-        let size = |cell| if let Cell::Value(bytes) = cell { bytes.len() } else { 0 };
-        let bytes = cells.clone().map(size).sum();
-        if bytes > i32::MAX as usize {
-            return Err(DecodeError::TooLarge { view: self.view.clone(), bytes });
-        }
-        let mut row = RowBuilder::with_capacity(self.features.len(), bytes);
-        for (feature, cell) in self.features.iter().zip(cells) {
+        let mut bytes = 0_usize;
+        for (feature, cell) in self.features.iter().zip(cells.clone()) {
             if let Cell::Value(value) = cell {
+                bytes = bytes.saturating_add(value.len());
                 check_value(value).map_err(|source| DecodeError::Value {
                     view: self.view.clone(),
                     feature: feature.clone(),
                     source,
                 })?;
             }
-            row.push(cell);
         }
-        Ok(row.finish(timestamp))
+        if bytes > i32::MAX as usize {
+            return Err(DecodeError::TooLarge { view: self.view.clone(), bytes });
+        }
+        Ok(FeatureRow::new(cells, timestamp))
     }
 }
 

@@ -8,7 +8,7 @@
 //! `event_ts` is in whole seconds, or text in databases of old. Feast writes what is true only when
 //! it runs in UTC; that is what is assumed here, as there is nothing that would tell.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range};
 
 use foldhash::fast::RandomState;
 
@@ -19,7 +19,7 @@ use crate::model::{EntityKey, EventTimestamp, FeatureView, MaybeRow};
 #[derive(Clone, Debug)]
 pub struct SqliteView {
     names: ViewNames,
-    places: HashMap<Arc<str>, usize, RandomState>,
+    places: HashMap<Box<[u8]>, usize, RandomState>,
     /// Quoted.
     table: String,
 }
@@ -58,7 +58,7 @@ impl SqliteView {
         let names = ViewNames::of(view);
         let table = format!("{}_{}", view.project, names.view);
         Self {
-            places: names.features.iter().cloned().zip(0..).collect(),
+            places: names.features.iter().map(|name| name.as_bytes().into()).zip(0..).collect(),
             table: format!("\"{}\"", table.replace('"', "\"\"")),
             names,
         }
@@ -82,8 +82,10 @@ impl SqliteView {
             view: self,
             keys,
             entities: keys.iter().map(|key| &*key.0).zip(0..).collect(),
-            last: 0,
+            entity: 0,
+            place: 0,
             rows: keys.iter().map(|_| Entity::Missing).collect(),
+            cells: vec![None; keys.len() * self.names.features.len()],
             values: Vec::new(),
         }
     }
@@ -96,15 +98,19 @@ pub struct SqliteRows<'a> {
     keys: &'a [EntityKey],
     entities: HashMap<&'a [u8], usize, RandomState>,
     /// The entity of the row before: a table's index has those of one entity together.
-    last: usize,
+    entity: usize,
+    /// The place after that of the row before: Feast writes an entity's features in their order.
+    place: usize,
     rows: Vec<Entity>,
+    /// For each entity and each feature of the view, where in `values` it is.
+    cells: Vec<Option<Range<usize>>>,
     values: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Entity {
     Missing,
-    Found { cells: Vec<Option<Range<usize>>>, timestamp: EventTimestamp },
+    Found(EventTimestamp),
     Corrupt(DecodeError),
 }
 
@@ -117,9 +123,7 @@ impl SqliteRows<'_> {
         else {
             return;
         };
-        let feature = std::str::from_utf8(feature).ok();
-        let place = feature.and_then(|feature| self.view.places.get(feature));
-        if let (Some(entity), Some(&place)) = (self.entity(entity), place)
+        if let (Some(entity), Some(place)) = (self.entity(entity), self.place(feature))
             && let Err(error) = self.add_feature(entity, place, &row)
         {
             self.rows[entity] = Entity::Corrupt(error);
@@ -127,21 +131,31 @@ impl SqliteRows<'_> {
     }
 
     fn entity(&mut self, key: &[u8]) -> Option<usize> {
-        if self.keys.get(self.last).is_none_or(|last| *last.0 != *key) {
-            self.last = *self.entities.get(key)?;
+        if self.keys.get(self.entity).is_none_or(|last| *last.0 != *key) {
+            self.entity = *self.entities.get(key)?;
         }
-        Some(self.last)
+        Some(self.entity)
+    }
+
+    fn place(&mut self, feature: &[u8]) -> Option<usize> {
+        let features = &self.view.names.features;
+        let is_next = features.get(self.place).is_some_and(|next| next.as_bytes() == feature);
+        let place = if is_next { self.place } else { *self.view.places.get(feature)? };
+        self.place = (place + 1) % features.len();
+        Some(place)
     }
 
     /// The rows, in the order of the keys.
     ///
     /// A row's time is that of its feature rows: the newest, should they differ.
     pub fn finish(self) -> impl Iterator<Item = Result<MaybeRow, DecodeError>> {
-        self.rows.into_iter().map(move |entity| match entity {
+        let features = self.view.names.features.len();
+        self.rows.into_iter().enumerate().map(move |(entity, row)| match row {
             Entity::Missing => Ok(None),
             Entity::Corrupt(error) => Err(error),
-            Entity::Found { cells, timestamp } => {
+            Entity::Found(timestamp) => {
                 let stored = |range: &Range<usize>| &self.values[range.clone()];
+                let cells = &self.cells[entity * features..][..features];
                 let cells = cells.iter().map(|range| cell(range.as_ref().map(stored)));
                 self.view.names.row(cells, timestamp).map(Some)
             }
@@ -168,16 +182,14 @@ impl SqliteRows<'_> {
                 });
             }
         };
-        if let Entity::Missing = self.rows[entity] {
-            let cells = vec![None; names.features.len()];
-            self.rows[entity] = Entity::Found { cells, timestamp: time };
+        match &mut self.rows[entity] {
+            row @ Entity::Missing => *row = Entity::Found(time),
+            Entity::Found(timestamp) => *timestamp = time.max(*timestamp),
+            Entity::Corrupt(_) => return Ok(()),
         }
-        if let Entity::Found { cells, timestamp } = &mut self.rows[entity] {
-            *timestamp = time.max(*timestamp);
-            let start = self.values.len();
-            self.values.extend_from_slice(value);
-            cells[place] = Some(start..self.values.len());
-        }
+        let start = self.values.len();
+        self.values.extend_from_slice(value);
+        self.cells[entity * names.features.len() + place] = Some(start..self.values.len());
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ pub(super) enum Payload<'a> {
 
 impl<'a> Field<'a> {
     /// Takes the next field off `rest`, which must not be empty.
+    #[inline]
     pub(super) fn read(rest: &mut &'a [u8]) -> Result<Self, WireError> {
         let tag = read_varint(rest)?;
         let number = u32::try_from(tag >> 3).map_err(|_| WireError::BadTag)?;
@@ -56,7 +57,14 @@ impl<'a> Field<'a> {
 const MAX_NUMBER: u32 = (1 << 29) - 1;
 
 /// Takes a number off `rest`.
+#[inline]
 pub(super) fn read_varint(rest: &mut &[u8]) -> Result<u64, WireError> {
+    // Most are tags and lengths of one byte.
+    if let [byte @ ..0x80, after @ ..] = rest {
+        let number = u64::from(*byte);
+        *rest = after;
+        return Ok(number);
+    }
     let mut number = 0;
     for (index, byte) in rest.iter().enumerate() {
         if index == 9 && *byte > 1 {

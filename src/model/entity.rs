@@ -8,13 +8,13 @@
 //!
 //! All names come first, in byte order; then all values, in the order of their names.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// The identity of an entity: Feast's serialized entity key.
 ///
-/// Two requests name the same entity if and only if these bytes are equal.
+/// Two requests name the same entity if and only if these bytes are equal. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntityKey(pub Box<[u8]>);
+pub struct EntityKey(pub Arc<[u8]>);
 
 /// One value of a join key, in the type of its column.
 ///

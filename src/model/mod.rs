@@ -9,7 +9,7 @@ pub mod wire;
 
 pub use self::{
     entity::{EntityKey, JoinValue, KeyEncoding, UnsupportedKeyEncoding, encode_entity_key},
-    row::{Cell, EventTimestamp, FeatureRow, MaybeRow, RowBuilder, RowKey, RowKeyRef},
+    row::{Cell, EventTimestamp, FeatureRow, MaybeRow, RowKey, RowKeyRef},
     secret::Secret,
     value::{FieldStatus, Scalar, ValueType, encode_value},
     view::{Feature, FeatureView, JoinKey, ViewId, ViewKind},

@@ -10,11 +10,11 @@
 //! The timestamp is kept twice: as numbers, to compare, and as the serialized
 //! `google.protobuf.Timestamp` that goes out with every value.
 
-use std::{hash::Hash, sync::Arc};
+use std::{hash::Hash, iter, sync::Arc};
 
 use quick_cache::Equivalent;
 
-use super::{EntityKey, ViewId, wire::put_varint};
+use super::{EntityKey, ViewId};
 
 /// What one feature view holds for one entity. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,17 +61,51 @@ pub struct RowKeyRef<'a> {
     pub entity: &'a [u8],
 }
 
-/// Puts a row together, feature by feature, in the view's order.
-#[derive(Debug)]
-pub struct RowBuilder {
-    ends: Vec<u32>,
-    values: Vec<u8>,
-}
-
 const HEADER: usize = 16;
 const ABSENT: u32 = 1 << 31;
 
 impl FeatureRow {
+    /// A row of these cells, one for each feature, in the view's order.
+    ///
+    /// Panics if there are 65,536 of them, or 2 GiB: stores and layouts have lower limits.
+    pub fn new<'a>(
+        cells: impl Iterator<Item = Cell<'a>> + Clone,
+        timestamp: EventTimestamp,
+    ) -> Self {
+        let (features, value_bytes) = cells.clone().fold((0, 0), |(features, bytes), cell| {
+            (features + 1, bytes + if let Cell::Value(value) = cell { value.len() } else { 0 })
+        });
+        assert!(value_bytes < ABSENT as usize, "stores limit rows to less than 2 GiB");
+        let feature_count = u16::try_from(features).expect("a view has less than 65,536 features");
+        let encoded = EncodedTimestamp::of(timestamp);
+        let encoded = encoded.bytes();
+
+        let size = HEADER + 4 * features + encoded.len() + value_bytes;
+        let mut row: Arc<[u8]> = iter::repeat_n(0, size).collect();
+        let bytes = Arc::get_mut(&mut row).expect("nobody else has it yet");
+        bytes[0..8].copy_from_slice(&timestamp.seconds.to_le_bytes());
+        bytes[8..12].copy_from_slice(&timestamp.nanos.to_le_bytes());
+        bytes[12..14].copy_from_slice(&feature_count.to_le_bytes());
+        bytes[14..16].copy_from_slice(&(encoded.len() as u16).to_le_bytes());
+        let (ends, rest) = bytes[HEADER..].split_at_mut(4 * features);
+        let (timestamp, values) = rest.split_at_mut(encoded.len());
+        timestamp.copy_from_slice(encoded);
+        let mut end = 0;
+        for (slot, cell) in ends.as_chunks_mut().0.iter_mut().zip(cells) {
+            let absent = match cell {
+                Cell::Absent => ABSENT,
+                Cell::Null => 0,
+                Cell::Value(value) => {
+                    values[end..end + value.len()].copy_from_slice(value);
+                    end += value.len();
+                    0
+                }
+            };
+            *slot = (end as u32 | absent).to_le_bytes();
+        }
+        Self(row)
+    }
+
     /// When its values became true.
     pub fn event_timestamp(&self) -> EventTimestamp {
         let seconds = i64::from_le_bytes(self.0[0..8].try_into().expect("eight bytes"));
@@ -127,45 +161,6 @@ impl FeatureRow {
     }
 }
 
-impl RowBuilder {
-    /// A row of `features` features, none of them set yet.
-    pub fn with_capacity(features: usize, value_bytes: usize) -> Self {
-        Self { ends: Vec::with_capacity(features), values: Vec::with_capacity(value_bytes) }
-    }
-
-    /// Sets the next feature.
-    pub fn push(&mut self, cell: Cell<'_>) {
-        let absent = match cell {
-            Cell::Absent => ABSENT,
-            Cell::Null => 0,
-            Cell::Value(bytes) => {
-                self.values.extend_from_slice(bytes);
-                0
-            }
-        };
-        let end = u32::try_from(self.values.len()).expect("stores limit rows to less than 2 GiB");
-        assert!(end & ABSENT == 0, "stores limit rows to less than 2 GiB");
-        self.ends.push(end | absent);
-    }
-
-    /// The row.
-    pub fn finish(self, timestamp: EventTimestamp) -> FeatureRow {
-        let encoded = encode_timestamp(timestamp);
-        let features =
-            u16::try_from(self.ends.len()).expect("a view has less than 65,536 features");
-        let mut row =
-            Vec::with_capacity(HEADER + 4 * self.ends.len() + encoded.len() + self.values.len());
-        row.extend_from_slice(&timestamp.seconds.to_le_bytes());
-        row.extend_from_slice(&timestamp.nanos.to_le_bytes());
-        row.extend_from_slice(&features.to_le_bytes());
-        row.extend_from_slice(&(encoded.len() as u16).to_le_bytes());
-        self.ends.iter().for_each(|end| row.extend_from_slice(&end.to_le_bytes()));
-        row.extend_from_slice(&encoded);
-        row.extend_from_slice(&self.values);
-        FeatureRow(row.into())
-    }
-}
-
 impl std::fmt::Debug for FeatureRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let cells: Vec<_> = (0..self.len()).map(|index| self.cell(index)).collect();
@@ -203,17 +198,41 @@ impl Equivalent<RowKey> for RowKeyRef<'_> {
 }
 
 /// A serialized `google.protobuf.Timestamp`: field 1 seconds, field 2 nanos, zeros left out.
-fn encode_timestamp(timestamp: EventTimestamp) -> Vec<u8> {
-    let mut out = Vec::with_capacity(22);
-    let mut put = |tag: u8, number: u64| {
-        if number != 0 {
-            out.push(tag);
-            put_varint(number, &mut out);
+#[derive(Default)]
+struct EncodedTimestamp {
+    /// Two tags of a byte, and two numbers of up to ten.
+    buffer: [u8; 22],
+    len: usize,
+}
+
+impl EncodedTimestamp {
+    fn of(timestamp: EventTimestamp) -> Self {
+        let mut encoded = Self::default();
+        encoded.put(0x08, timestamp.seconds as u64);
+        encoded.put(0x10, i64::from(timestamp.nanos) as u64);
+        encoded
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    fn put(&mut self, tag: u8, mut number: u64) {
+        if number == 0 {
+            return;
         }
-    };
-    put(0x08, timestamp.seconds as u64);
-    put(0x10, i64::from(timestamp.nanos) as u64);
-    out
+        self.push(tag);
+        while number >= 0x80 {
+            self.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.push(number as u8);
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.buffer[self.len] = byte;
+        self.len += 1;
+    }
 }
 
 #[cfg(test)]
@@ -223,10 +242,8 @@ mod tests {
     #[test]
     fn a_row_gives_back_what_was_put_in() {
         let timestamp = EventTimestamp { seconds: 1_704_164_645, nanos: 678_901_000 };
-        let mut row = RowBuilder::with_capacity(4, 8);
         let cells = [Cell::Absent, Cell::Value(b"\x20\x01"), Cell::Null, Cell::Value(b"\x12\0")];
-        cells.iter().for_each(|cell| row.push(*cell));
-        let row = row.finish(timestamp);
+        let row = FeatureRow::new(cells.into_iter(), timestamp);
 
         assert_eq!(row.event_timestamp(), timestamp);
         let read: Vec<_> = (0..row.len()).map(|index| row.cell(index)).collect();
@@ -236,9 +253,9 @@ mod tests {
 
     #[test]
     fn the_epoch_is_an_empty_timestamp_and_the_past_a_negative_one() {
-        let row = RowBuilder::with_capacity(0, 0).finish(EventTimestamp::default());
+        let row = FeatureRow::new(iter::empty(), EventTimestamp::default());
         assert!(row.is_empty() && row.encoded_timestamp().is_empty());
-        let row = RowBuilder::with_capacity(0, 0).finish(EventTimestamp { seconds: -1, nanos: 0 });
+        let row = FeatureRow::new(iter::empty(), EventTimestamp { seconds: -1, nanos: 0 });
         assert_eq!(row.encoded_timestamp().len(), 11);
         assert_eq!(row.event_timestamp().seconds, -1);
     }

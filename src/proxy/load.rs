@@ -11,7 +11,7 @@ use crate::{
     },
     clock::Now,
     metrics::Metrics,
-    model::{EntityKey, FeatureRow, FeatureView, MaybeRow, RowKeyRef, StoreId, Tick},
+    model::{EntityKey, FeatureRow, FeatureView, MaybeRow, RowKey, StoreId, Tick},
     resilience::ResilientStore,
     store::{Rows, StoreError, ViewKeys},
 };
@@ -191,15 +191,16 @@ impl Batch<'_> {
     pub(super) fn join(
         &mut self,
         read: &ShapeRead,
-        key: RowKeyRef<'_>,
+        entity: EntityKey,
         seen: Option<Tick>,
     ) -> Joined {
+        let key = RowKey { view: read.view.id, entity };
         let (waiter, leader) = self.loader.flights.join(key, self.not_before, self.now);
         let Some(leader) = leader else {
             return Joined { waiter, led: false };
         };
         // A flight may have landed between the look at the cache and the join.
-        let landed = self.loader.cache.get(key).filter(|entry| {
+        let landed = self.loader.cache.get(leader.key().by_ref()).filter(|entry| {
             entry.asked_at >= self.not_before && seen.is_none_or(|seen| entry.asked_at > seen)
         });
         if let Some(entry) = landed {

@@ -153,27 +153,26 @@ impl FeatureProxy {
                 let seen = entry.as_ref().map(|entry| entry.asked_at);
                 let age = seen.map_or(0, |seen| now.tick.millis_since(seen));
                 let source = entry.as_ref().map_or(read.route[0], |entry| entry.source);
+                let mut join = || batch.join(read, plan.kept_key(entity), seen);
                 rows.push(match policy.judge(entry.as_ref(), entity.hash, ask, now.tick) {
                     Lookup::Fresh(row) => PendingRow::hit(row, age, source),
                     Lookup::RefreshAhead(row) => {
-                        if self.cache.is_hot(key) && batch.join(read, key, seen).led {
+                        if self.cache.is_hot(key) && join().led {
                             pending.refreshed_ahead += 1;
                         }
                         PendingRow::hit(row, age, source)
                     }
                     Lookup::Revalidate(row) => {
-                        if batch.join(read, key, seen).led {
+                        if join().led {
                             pending.revalidated += 1;
                         }
                         PendingRow::revalidating(row, age, source)
                     }
                     Lookup::Negative => PendingRow::negative(age, source),
                     Lookup::StaleIfError(row) => {
-                        PendingRow::loading(batch.join(read, key, seen), Some((row, age, source)))
+                        PendingRow::loading(join(), Some((row, age, source)))
                     }
-                    Lookup::Expired | Lookup::Absent => {
-                        PendingRow::loading(batch.join(read, key, seen), None)
-                    }
+                    Lookup::Expired | Lookup::Absent => PendingRow::loading(join(), None),
                 });
             }
             pending.push(rows);

@@ -1,6 +1,11 @@
 //! Turns a request's entity columns into the distinct rows to read. Pure.
 
-use std::{borrow::Cow, hash::BuildHasher, ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    hash::BuildHasher,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -13,7 +18,7 @@ use super::{
     shape::{KeyPart, KeySet, Shape},
 };
 use crate::{
-    model::{JoinValue, Scalar, ValueType, encode_entity_key, encode_value},
+    model::{EntityKey, JoinValue, Scalar, ValueType, encode_entity_key, encode_value},
     registry::Registry,
 };
 
@@ -51,9 +56,11 @@ pub(super) struct EntitySet {
 }
 
 /// An entity of the request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Entity {
     key: Range<usize>,
+    /// Its key for those who keep it, once one does.
+    kept: OnceLock<EntityKey>,
     /// A hash of its key: the same for the life of the process.
     pub(super) hash: u64,
 }
@@ -95,6 +102,11 @@ impl Plan {
         &self.buffer[entity.key.clone()]
     }
 
+    /// The same to be kept: one allocation, whichever views' rows are read.
+    pub(super) fn kept_key(&self, entity: &Entity) -> EntityKey {
+        entity.kept.get_or_init(|| EntityKey(self.key(entity).into())).clone()
+    }
+
     /// Builds the key of every row, and keeps each distinct one once.
     fn add_entities(&mut self, registry: &Registry, key_set: &KeySet, columns: &[&JoinColumn<'_>]) {
         let hasher = FixedState::default();
@@ -118,7 +130,8 @@ impl Plan {
                 continue;
             }
             let place = u32::try_from(entities.len()).expect("a request has less than 2^32 rows");
-            entities.push(Entity { key: start..buffer.len(), hash });
+            let kept = OnceLock::new();
+            entities.push(Entity { key: start..buffer.len(), kept, hash });
             places.insert_unique(hash, place, |place| entities[*place as usize].hash);
             set.row_to_entity.push(Some(place));
         }

@@ -12,7 +12,7 @@ use axum::body::Body;
 use http::Request;
 use larder::{
     api::ApiSettings,
-    model::{Cell, EventTimestamp, FeatureView, RowBuilder},
+    model::{Cell, EventTimestamp, FeatureRow, FeatureView},
     pb::{
         serving::{
             EncodedValues, FeatureList, GetFeastServingInfoResponse, GetOnlineFeaturesRequest,
@@ -316,9 +316,8 @@ struct Newer;
 impl OnlineStore for Newer {
     async fn read(&self, reads: &[ViewKeys<'_>], _: ReadOptions) -> Rows {
         let row = |view: &FeatureView| {
-            let mut row = RowBuilder::with_capacity(view.features.len(), 0);
-            view.features.iter().for_each(|_| row.push(Cell::Value(b"\xfa\x03\x01\x07")));
-            Ok(Some(row.finish(EventTimestamp::default())))
+            let cells = view.features.iter().map(|_| Cell::Value(b"\xfa\x03\x01\x07"));
+            Ok(Some(FeatureRow::new(cells, EventTimestamp::default())))
         };
         reads.iter().map(|read| read.keys.iter().map(|_| row(read.view)).collect()).collect()
     }

@@ -9,7 +9,7 @@ use larder::{
     metrics::Metrics,
     model::{
         Cell, EntityKey, EventTimestamp, Feature, FeatureRow, FeatureView, FieldStatus, JoinKey,
-        JoinValue, KeyEncoding, RowBuilder, Scalar, ValueType, ViewId, ViewKind, encode_entity_key,
+        JoinValue, KeyEncoding, Scalar, ValueType, ViewId, ViewKind, encode_entity_key,
         encode_value,
     },
     proxy::{
@@ -214,9 +214,7 @@ fn row(number: i64) -> FeatureRow {
 fn row_of(number: i64, seconds: i64) -> FeatureRow {
     let mut value = Vec::new();
     encode_value(Scalar::Join(&JoinValue::Int64(number)), &mut value);
-    let mut row = RowBuilder::with_capacity(1, value.len());
-    row.push(Cell::Value(&value));
-    row.finish(EventTimestamp { seconds, nanos: 0 })
+    FeatureRow::new([Cell::Value(&value)].into_iter(), EventTimestamp { seconds, nanos: 0 })
 }
 
 fn key(driver: i64) -> EntityKey {

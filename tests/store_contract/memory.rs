@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use larder::{
     layout::check_value,
-    model::{Cell, EntityKey, EventTimestamp, FeatureView, RowBuilder},
+    model::{Cell, EntityKey, EventTimestamp, FeatureRow, FeatureView},
     store::{OnlineStore, StoreError, memory::MemoryStore},
 };
 use tokio::time::{Instant, timeout};
@@ -25,7 +25,7 @@ impl World for MemoryWorld {
     }
 
     fn put(&mut self, view: &FeatureView, key: &EntityKey, cells: Cells<'_>, seconds: i64) {
-        let mut row = RowBuilder::with_capacity(2, 0);
+        let mut row = Vec::with_capacity(2);
         for feature in &view.features {
             let cell = cells.iter().find(|(name, _)| *name == &*feature.name);
             if let Some(Err(error)) = cell.map(|(_, value)| check_value(value)) {
@@ -34,7 +34,8 @@ impl World for MemoryWorld {
             }
             row.push(cell.map_or(Cell::Absent, |(_, value)| Cell::Value(value)));
         }
-        self.0.put(view, key.clone(), row.finish(EventTimestamp { seconds, nanos: 0 }));
+        let row = FeatureRow::new(row.into_iter(), EventTimestamp { seconds, nanos: 0 });
+        self.0.put(view, key.clone(), row);
     }
 
     fn stop(&mut self) {

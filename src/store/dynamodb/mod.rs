@@ -195,7 +195,7 @@ impl Shared {
         let known = self.known.lock().clone();
         let answer = match known {
             Some(layout) => {
-                let mut batch = Batch::of_one(&layout, &EntityKey(Box::default()));
+                let mut batch = Batch::of_one(&layout, &EntityKey(Arc::default()));
                 self.api.get(&batch, until).await.and_then(|answer| {
                     batch.absorb(answer);
                     // It answers, but would answer no read.

@@ -116,20 +116,21 @@ enum Reply<'a> {
 
 impl<'a> Reply<'a> {
     fn of(reply: &'a HashReply) -> Self {
-        let fields = match reply {
-            Ok(Value::Array(fields)) => fields.iter().map(|field| match field {
-                Value::Nil => Some(None),
-                Value::BulkString(bytes) => Some(Some(&bytes[..])),
-                _ => None,
-            }),
+        let values = match reply {
+            Ok(Value::Array(values)) => values,
             Ok(Value::ServerError(error)) => return Self::Failed(error::of_server(error)),
             Ok(_) => return Self::Failed(Fault::Protocol("no array for an HMGET").corrupt()),
             Err(error) => return Self::Failed(error.clone()),
         };
-        match fields.collect() {
-            Some(fields) => Self::Fields(fields),
-            None => Self::Failed(Fault::Protocol("a field that is no string").corrupt()),
+        let mut fields = Vec::with_capacity(values.len());
+        for value in values {
+            fields.push(match value {
+                Value::Nil => None,
+                Value::BulkString(bytes) => Some(&bytes[..]),
+                _ => return Self::Failed(Fault::Protocol("a field that is no string").corrupt()),
+            });
         }
+        Self::Fields(fields)
     }
 
     fn row(&self, view: &RedisView, start: usize) -> Result<MaybeRow, StoreError> {

@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # The image of larder: one binary with every store and registry, and nothing else that runs.
 #
-#   docker buildx build --sbom=true --provenance=true -t larder .
+#   docker buildx build --sbom=true --provenance=true --build-arg VERSION=0.1.0 -t larder:0.1.0 .
 #
 # In a pod it serves what is mounted at /etc/larder: docs/kubernetes.md.
 FROM rust:1.95.0-bookworm AS build
@@ -18,7 +18,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D -m 644 larder.cdx.json /image/usr/share/sbom/larder.cdx.json
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="larder" \
       org.opencontainers.image.description="A sidecar caching proxy for online features, drop-in for Feast" \

@@ -50,11 +50,11 @@ need() {
 # once FOLDER COMMAND...: runs COMMAND with $into set to a new folder, which becomes FOLDER when
 # it succeeds.
 once() {
-  local folder=$1; shift
+  local folder=$1 into code; shift
   [ -e "$folder" ] && return
-  local into
   into=$(mktemp -d "$folder.XXXXXX")
-  "$@" || { rm -rf "$into"; return 1; }
+  set +e; (set -e; "$@"); code=$?; set -e # as in `step`
+  [ $code = 0 ] || { rm -rf "$into"; return $code; }
   mv "$into" "$folder"
 }
 

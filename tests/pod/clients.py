@@ -13,6 +13,15 @@ RIDERS = [3, 4]
 FEATURES = ["rides:count", "rides:home"]
 
 
+def plain(answer):
+    """Names to values of a gRPC answer."""
+    names = answer.metadata.feature_names.val
+    return {
+        name: [getattr(value, value.WhichOneof("val")) for value in column.values]
+        for name, column in zip(names, answer.results)
+    }
+
+
 def through_grpcio(variable):
     sys.path.insert(0, "/run/examples/python")
     from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesRequest
@@ -26,11 +35,7 @@ def through_grpcio(variable):
     features = Features(address="unix:" + target if target.startswith("/") else target)
     answer = features.get(request, fallback_timeout=10)
     features.close()
-    names = answer.metadata.feature_names.val
-    return {
-        name: [getattr(value, value.WhichOneof("val")) for value in column.values]
-        for name, column in zip(names, answer.results)
-    }
+    return plain(answer)
 
 
 def through_feast(variable):

@@ -9,7 +9,7 @@ import pytest
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 
 from asks import message
-from clients import FEATURES, RIDERS
+from clients import FEATURES, RIDERS, plain
 from pod import APP_UID, LARDER_UID, Mount, wait_for_readiness
 from world import LARDER
 
@@ -35,15 +35,6 @@ def done(process):
     code = process.ended(120)
     assert code == 0, f"ended with {code}: {process.output()[-4000:]}"
     return process.output()
-
-
-def plain(answer):
-    """Names to values of a gRPC answer."""
-    names = answer.metadata.feature_names.val
-    return {
-        name: [getattr(value, value.WhichOneof("val")) for value in column.values]
-        for name, column in zip(names, answer.results)
-    }
 
 
 @pytest.mark.parametrize("variable", ["LARDER_ADDRESS", "LARDER_ABSTRACT", "LARDER_SOCKET"])

@@ -11,14 +11,12 @@ from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStu
 from asks import message
 from conftest import STORE_YAML
 from pod import LARDER_IN_POD, lines, wait_for_startup
-from world import until
+from world import PATIENT, until
 
 ADDRESS, SOCKET = "127.0.0.1:6566", "unix:/run/larder/larder.sock"
 ABSTRACT = "unix-abstract:larder"
 FALLING_BACK = [f"falls-back:{ADDRESS}", f"falls-back:{SOCKET}"]
 CALLERS = [*FALLING_BACK, f"waits:{SOCKET}", f"waits:{ABSTRACT}"]
-# Machines that run tests stall; what a slow store does to answers is tested elsewhere.
-PATIENT = {"LARDER_STORE__TIMEOUT": "10s", "LARDER_REQUESTS__DEFAULT_TIMEOUT": "15s"}
 # What a container that is terminated is given by default.
 GRACE = 30
 
@@ -170,6 +168,7 @@ def test_drain_lets_larder_outlive_an_app_that_is_told_to_end_together_with_it(c
     drain.start()
     # An app that takes its time to end goes on asking.
     all_callers_have(app, "larder", told + 1)
+    assert drain.is_alive(), "it waits for as long as there are requests"
     made = end_app(app, [larder])
     drain.join()
     assert hook[0].returncode == 0, hook[0]

@@ -1,6 +1,7 @@
 """The image's root: larder runs from what `scripts/image-root` lays out, and from nothing else."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def larder_in(root):
-    """larder within the root, as the image's user."""
+    """larder within the root, as the image's user; or as this one, who may become no other."""
     if os.geteuid() == 0:
         return ["chroot", "--userspec=65532:65532", "--groups=", root, "/larder"]
     return ["unshare", "--map-root-user", "chroot", root, "/larder"]
@@ -25,7 +26,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("image") / "root"
     subprocess.run([PROJECT / "scripts/image-root", folder, LARDER], check=True)
     for above in [folder, *folder.parents][:4]:
-        above.chmod(0o755)  # pytest's folders are its user's alone
+        above.chmod(above.stat().st_mode | 0o055)  # pytest's folders are its user's alone
     return folder
 
 
@@ -76,6 +77,13 @@ def test_the_root_has_larder_and_what_it_links_against_alone(root):
     assert size < 12 << 20, "beside a binary of 48 MB it would be more than the image's 60 MB"
     writable = [path for path in root.rglob("*") if path.lstat().st_mode & 0o022]
     assert not [path for path in writable if not path.is_symlink()]
+
+
+def test_the_image_is_built_by_the_toolchain_that_is_tested():
+    toolchain = (PROJECT / "rust-toolchain.toml").read_text()
+    dockerfile = (PROJECT / "Dockerfile").read_text()
+    version = re.search(r'channel = "([\d.]+)"', toolchain)[1]
+    assert f"FROM rust:{version}-" in dockerfile
 
 
 def test_larder_says_its_version_there(root):

@@ -38,8 +38,8 @@ pub struct RedisSettings {
     pub access: RedisAccess,
     /// Which servers are read.
     pub read_from: RedisReadFrom,
-    /// Connections to each server. One socket is one queue: with two, a reply does not wait for all
-    /// others, and a large read has its replies parsed on both at once.
+    /// Connections to each server. One socket is one queue: with two, a large reply does not delay
+    /// all others.
     pub connections: usize,
     /// The longest pause between attempts to connect.
     pub max_backoff: Duration,

@@ -199,33 +199,6 @@ async fn all_views_of_an_entity_are_one_command() {
 }
 
 #[tokio::test]
-async fn a_large_read_takes_all_connections_and_a_small_one_takes_one() {
-    let mut world = RedisWorld::new();
-    let (view, keys) = (ab("view"), (0..300_u16).map(|entity| key(entity.to_le_bytes())));
-    let keys: Vec<_> = keys.collect();
-    keys.iter().for_each(|key| world.put(&view, key, &[("a", ONE)], 1));
-    until_it_answers(&world.store).await;
-    for (keys, expected) in [(&keys[..200], 1), (&keys[..], 2)] {
-        let started = Instant::now();
-        loop {
-            // So that a command to read is no connection's last.
-            for _ in 0..2 {
-                world.store.probe().await.unwrap();
-            }
-            let rows = read(&world.store, &view, keys, patient()).await;
-            assert!(rows.iter().all(|row| matches!(row, Ok(Some(_)))), "{rows:?}");
-            let clients: String =
-                cmd("CLIENT").arg("LIST").query(&mut world.server.admin()).unwrap();
-            if clients.matches("cmd=hmget").count() == expected {
-                break;
-            }
-            // Not all connections may be there yet.
-            assert!(started.elapsed() < Duration::from_secs(30), "{clients}");
-        }
-    }
-}
-
-#[tokio::test]
 async fn a_key_of_another_type_fails_alone() {
     let mut world = RedisWorld::new();
     let (view, keys) = (ab("view"), ["1", "2"].map(key));

@@ -1,5 +1,5 @@
 //! Redis, and what speaks it: all views of an entity in one HMGET, a whole read in one pipeline
-//! for each server, or for each of its connections if it is large.
+//! for each server.
 //!
 //! ```text
 //! plan         which hashes, and rows of their replies

@@ -45,11 +45,6 @@ impl Node {
         &self.address
     }
 
-    /// How many connections it has at most.
-    pub(super) fn connections(&self) -> usize {
-        self.links.len()
-    }
-
     /// Sends the commands and waits for all replies, errors among them.
     pub(super) async fn send(
         &self,

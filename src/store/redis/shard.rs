@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::{
     RedisAddress, StoreError,
     error::{self, Fault},
-    join::join_all,
     node::Node,
     plan::Plan,
 };
@@ -100,33 +99,17 @@ impl Shard {
     }
 }
 
-/// Fewer hashes than this are not worth a pipeline of their own.
-const MIN_PIPELINE: usize = 128;
-
-/// Reads hashes of one server, in one pipeline: many of them in one for each connection, since a
-/// connection's replies are parsed one after the other.
+/// Reads hashes of one server, in one pipeline.
 async fn ask(
     node: &Node,
     plan: &Plan<'_>,
     hashes: Vec<usize>,
     until: Instant,
 ) -> Vec<(usize, Outcome)> {
-    let pipelines = (hashes.len() / MIN_PIPELINE).clamp(1, node.connections());
-    let share = hashes.len().div_ceil(pipelines).max(1);
-    let shares = hashes.chunks(share).map(|hashes| ask_at_once(node, plan, hashes, until));
-    join_all(shares).await.into_iter().flatten().collect()
-}
-
-async fn ask_at_once(
-    node: &Node,
-    plan: &Plan<'_>,
-    hashes: &[usize],
-    until: Instant,
-) -> Vec<(usize, Outcome)> {
     let pipeline = plan.pipeline(hashes.iter().copied());
     match node.send(&pipeline, until).await {
         Ok(replies) => outcomes(hashes, replies, node.address()),
-        Err(error) => fail(hashes, &error),
+        Err(error) => fail(&hashes, &error),
     }
 }
 
@@ -144,7 +127,7 @@ pub(super) async fn ask_importing(
     match node.send(&pipeline, until).await {
         Ok(replies) => {
             let replies = replies.into_iter().skip(1).step_by(2).collect();
-            outcomes(&hashes, replies, node.address())
+            outcomes(hashes, replies, node.address())
         }
         Err(error) => fail(&hashes, &error),
     }
@@ -164,16 +147,20 @@ fn fail(hashes: &[usize], error: &StoreError) -> Vec<(usize, Outcome)> {
     hashes.iter().map(|hash| (*hash, Outcome::Failed(error.clone()))).collect()
 }
 
-fn outcomes(hashes: &[usize], replies: Vec<Value>, asked: &RedisAddress) -> Vec<(usize, Outcome)> {
+fn outcomes(
+    hashes: Vec<usize>,
+    replies: Vec<Value>,
+    asked: &RedisAddress,
+) -> Vec<(usize, Outcome)> {
     let mut replies = replies.into_iter();
-    let outcome = |hash: &usize| match replies.next() {
-        Some(reply) => (*hash, Outcome::of(reply, asked)),
+    let outcome = |hash| match replies.next() {
+        Some(reply) => (hash, Outcome::of(reply, asked)),
         None => {
             let error = Fault::Protocol("fewer replies than commands").corrupt();
-            (*hash, Outcome::Failed(error))
+            (hash, Outcome::Failed(error))
         }
     };
-    hashes.iter().map(outcome).collect()
+    hashes.into_iter().map(outcome).collect()
 }
 
 impl Outcome {

@@ -1,4 +1,4 @@
-//! A cluster: all nodes of which a read wants something are asked at once.
+//! A cluster: one pipeline for each node of which a read wants something, all at once.
 //!
 //! `slots` says who holds what. The map is read again when a node says that it is wrong, when a
 //! node is lost, and now and then; a read that went to the wrong node follows its directions once.

@@ -47,11 +47,11 @@ def policy(cluster, *options):
 
 
 @contextlib.contextmanager
-def webhook(cluster, folder):
+def webhook(cluster, folder, *options):
     """`larder injector`, called as the chart's webhook is."""
     certificate, key = folder / "tls.crt", folder / "tls.key"
     make_certificate(certificate, key)
-    text = helm(cluster, "template", *values("injection=webhook")).stdout
+    text = helm(cluster, "template", *values("injection=webhook"), *options).stdout
     made = {one["kind"]: one for one in yaml.safe_load_all(text) if one}
     settings = folder / "settings"
     settings.mkdir()

@@ -252,17 +252,17 @@ def test_the_manifest_may_be_applied_again(older):
 
 def trust(cluster):
     """Does what the injector does when it has made a certificate."""
-    client = {"caBundle": certificate_of(cluster)}
+    client = {"caBundle": any_certificate(cluster)}
     change = {"webhooks": [{"name": "injector.larder.dev", "clientConfig": client}]}
     return cluster.merge(WEBHOOK + "?fieldManager=larder-injector", change) and trusts(cluster)
 
 
 def trusts(cluster):
     client = cluster.get(WEBHOOK).object["webhooks"][0]["clientConfig"]
-    return client.get("caBundle") == certificate_of(cluster)
+    return client.get("caBundle") == any_certificate(cluster)
 
 
-def certificate_of(cluster):
+def any_certificate(cluster):
     return base64.b64encode(cluster.ca.read_bytes()).decode()
 
 

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener},
 };
 
 use super::ListenAddress;
@@ -44,12 +44,6 @@ pub struct BindError {
 }
 
 /// An accepted connection.
-pub(super) enum Connection {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// What a connection's protocol reads and writes.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
@@ -80,32 +74,15 @@ impl Listener {
         &self.address
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Connection> {
+    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Answers are small, and a caller waits for each.
                 stream.set_nodelay(true)?;
-                Ok(Connection::Tcp(stream))
+                Ok(Box::new(stream))
             }
-            Socket::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),
-        }
-    }
-}
-
-impl Connection {
-    /// Waits for the first byte, or for the end.
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-        }
-    }
-
-    pub(super) fn into_stream(self) -> Box<dyn Stream> {
-        match self {
-            Self::Tcp(stream) => Box::new(stream),
-            Self::Unix(stream) => Box::new(stream),
+            Socket::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
         }
     }
 }

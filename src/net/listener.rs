@@ -133,16 +133,20 @@ fn refuse_foreign(path: &Path) -> io::Result<()> {
         let message = "there is something else at this path; remove it, or use another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
-    let in_use = || io::Error::new(io::ErrorKind::AddrInUse, "another process listens there");
-    match std_unix::UnixStream::connect(path) {
-        Ok(_) => Err(in_use()),
+    // A datagram is for no stream socket, which is found out without troubling who has it: a stream
+    // would wait for as long as it takes that process to accept it.
+    match std_unix::UnixDatagram::unbound()?.connect(path) {
         Err(error) => match error.kind() {
             // Nobody listens; or the socket has just gone.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(()),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => return Ok(()),
             // Whether somebody does cannot be told: it is another user's.
-            _ => Err(error),
+            io::ErrorKind::PermissionDenied => return Err(error),
+            // It is a stream's.
+            _ => {}
         },
+        Ok(()) => {}
     }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
 }
 
 /// A socket's file: removed in the end, unless another process has put its own there.
@@ -202,6 +206,25 @@ mod tests {
         fs::write(&beside, "precious").unwrap();
         Listener::bind(&ListenAddress::Unix(path), 0o666).unwrap_err();
         assert_eq!(fs::read(&beside).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn who_accepts_nothing_is_asked_nothing_and_keeps_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let _full = socket.listen(0).unwrap();
+        let _first = tokio::net::UnixStream::connect(&path).await.unwrap();
+        tokio::net::UnixStream::connect(&path).await.unwrap_err();
+        let (done, bound) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::spawn(move || {
+            let _in_it = runtime.enter();
+            done.send(Listener::bind(&ListenAddress::Unix(path), 0o600))
+        });
+        let error = bound.recv_timeout(std::time::Duration::from_secs(60)).unwrap().unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::key_value;
 use crate::injector::Inject;
 
 pub(super) const HELP: &str = "\
@@ -62,8 +63,5 @@ impl From<InjectArgs> for Inject {
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE, as in memory-limit=512Mi".to_owned()),
-    }
+    key_value(text, "memory-limit=512Mi")
 }

@@ -199,7 +199,7 @@ impl Command {
         }
     }
 
-    fn from_mut(&mut self) -> Option<&mut ConfigFlags> {
+    fn change_from(&mut self) -> Option<&mut ConfigFlags> {
         match self {
             Self::Serve { from, .. } | Self::Check { from } | Self::Drain { from, .. } => {
                 Some(from)
@@ -236,7 +236,7 @@ impl Cli {
         let matches = command.try_get_matches_from_mut(arguments)?;
         let mut cli =
             Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-        if let (Some(from), Some((_, matches))) = (cli.command.from_mut(), matches.subcommand())
+        if let (Some(from), Some((_, matches))) = (cli.command.change_from(), matches.subcommand())
             && matches.value_source("config") == Some(ValueSource::EnvVariable)
         {
             // Those before the command have it, too, unless a flag says something else.

@@ -135,18 +135,17 @@ fn refuse_foreign(path: &Path) -> io::Result<()> {
     }
     // A datagram is for no stream socket, which is found out without troubling who has it: a stream
     // would wait for as long as it takes that process to accept it.
-    match std_unix::UnixDatagram::unbound()?.connect(path) {
-        Err(error) => match error.kind() {
-            // Nobody listens; or the socket has just gone.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => return Ok(()),
-            // Whether somebody does cannot be told: it is another user's.
-            io::ErrorKind::PermissionDenied => return Err(error),
-            // It is a stream's.
-            _ => {}
-        },
-        Ok(()) => {}
+    let connected = std_unix::UnixDatagram::unbound()?.connect(path);
+    match connected.map_err(|error| (error.kind(), error)) {
+        // Nobody listens; or the socket has just gone.
+        Err((io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, _)) => Ok(()),
+        // Whether somebody does cannot be told: it is another user's.
+        Err((io::ErrorKind::PermissionDenied, error)) => Err(error),
+        // It is a stream's.
+        Err(_) | Ok(()) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
+        }
     }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
 }
 
 /// A socket's file: removed in the end, unless another process has put its own there.

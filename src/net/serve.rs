@@ -53,6 +53,14 @@ impl Server {
         }
     }
 
+    /// How long a connection may be idle between two requests of HTTP/1.1, and take for the head of
+    /// one, instead of half a minute. Listeners that are served already keep theirs.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.protocols.http1().header_read_timeout(timeout);
+        self
+    }
+
     /// Accepts in the background, as soon as the listener is open.
     pub fn serve(
         &self,
@@ -62,8 +70,7 @@ impl Server {
         self.accept(opening, routes, Security::Plain)
     }
 
-    /// As [`serve`](Self::serve), over TLS. HTTP/2 is spoken where the client and `tls` agree on it
-    /// by ALPN.
+    /// As [`serve`](Self::serve), over TLS, with HTTP/1.1 alone.
     #[cfg(feature = "tls")]
     pub fn serve_tls(
         &self,
@@ -197,10 +204,8 @@ impl Accept {
                 }
                 #[cfg(feature = "tls")]
                 Security::Tls(acceptor) => {
-                    let Some((protocols, stream)) = shake(acceptor, stream, protocols, stop).await
-                    else {
-                        return;
-                    };
+                    let Some(stream) = shake(acceptor, stream, stop).await else { return };
+                    let protocols = protocols.http1_only();
                     let served = protocols.serve_connection(TokioIo::new(stream), service);
                     watcher.watch(served.into_owned()).await
                 }
@@ -212,27 +217,16 @@ impl Accept {
     }
 }
 
-/// Shakes hands, within [`HEAD_TIMEOUT`]. The protocol is the one that was agreed on: a client that
-/// agreed on one and is silent would not tell it by its first bytes.
+/// Shakes hands, within [`HEAD_TIMEOUT`].
 #[cfg(feature = "tls")]
 async fn shake<S: super::listener::Stream>(
     acceptor: tokio_rustls::TlsAcceptor,
     stream: S,
-    protocols: auto::Builder<TokioExecutor>,
     stop: CancellationToken,
-) -> Option<(auto::Builder<TokioExecutor>, tokio_rustls::server::TlsStream<S>)> {
+) -> Option<tokio_rustls::server::TlsStream<S>> {
     let shaken = tokio::select! {
         () = stop.cancelled() => return None,
         shaken = time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken.ok()?,
     };
-    match shaken {
-        Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            Some((protocols.http2_only(), stream))
-        }
-        Ok(stream) => Some((protocols.http1_only(), stream)),
-        Err(error) => {
-            debug!(%error, "a TLS handshake failed");
-            None
-        }
-    }
+    shaken.inspect_err(|error| debug!(%error, "a TLS handshake failed")).ok()
 }

@@ -11,8 +11,9 @@ pub(super) const HELP: &str = "\
 Reads Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs,
 CronJobs and Lists of them, as YAML or JSON, and writes all of what it read, with larder in those
 pod templates that have the label larder.dev/inject: enabled. What is not changed stays as it is,
-comments and order, too. Once more over its own output, it changes nothing; or, with another image
-or other settings, the container larder alone.
+comments and order, too. Once more over its own output, it changes nothing; with another image or
+other settings, it changes the container larder and adds what is missing beside it. Volumes and
+annotations of a mesh that are there are kept: it says so where the settings ask for others.
 
 Examples:
   larder inject -f deployment.yaml | kubectl apply -f -

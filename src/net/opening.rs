@@ -1,7 +1,7 @@
 //! The first bytes of a connection have their time.
 //!
-//! hyper-util tells HTTP/1.1 and HTTP/2 apart by them, and h2 waits for its preface, neither of them
-//! with a timer: who says nothing, or a part of the preface, would hold its connection for ever.
+//! hyper-util tells HTTP/1.1 and HTTP/2 apart by them, without a timer: who says nothing, or a part of
+//! HTTP/2's preface, would hold its connection for ever.
 
 use std::{
     io,

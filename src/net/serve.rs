@@ -61,6 +61,14 @@ impl Server {
         }
     }
 
+    /// How long a connection may be idle between two requests of HTTP/1.1, and take for the head of
+    /// one, instead of half a minute. Listeners that are served already keep theirs.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.protocols.http1().header_read_timeout(timeout);
+        self
+    }
+
     /// Accepts in the background, as soon as the listener is open.
     pub fn serve(
         &self,
@@ -70,8 +78,7 @@ impl Server {
         self.accept(opening, routes, Security::Plain)
     }
 
-    /// As [`serve`](Self::serve), over TLS. HTTP/2 is spoken where the client and `tls` agree on it
-    /// by ALPN.
+    /// As [`serve`](Self::serve), over TLS, with HTTP/1.1 alone.
     #[cfg(feature = "tls")]
     pub fn serve_tls(
         &self,
@@ -198,11 +205,8 @@ impl Accept {
                 }
                 #[cfg(feature = "tls")]
                 Security::Tls { acceptor, stop } => {
-                    let Some((protocols, stream)) = shake(acceptor, stream, protocols, stop).await
-                    else {
-                        return;
-                    };
-                    let stream = TokioIo::new(Opening::new(stream, HEAD_TIMEOUT));
+                    let Some(stream) = shake(acceptor, stream, stop).await else { return };
+                    let (protocols, stream) = (protocols.http1_only(), TokioIo::new(stream));
                     watcher.watch(protocols.serve_connection(stream, service).into_owned()).await
                 }
             };
@@ -213,29 +217,18 @@ impl Accept {
     }
 }
 
-/// Shakes hands, within [`HEAD_TIMEOUT`]. The protocol is the one that was agreed on: a client that
-/// agreed on one and is silent would not tell it by its first bytes.
+/// Shakes hands, within [`HEAD_TIMEOUT`].
 #[cfg(feature = "tls")]
 async fn shake<S: Stream>(
     acceptor: tokio_rustls::TlsAcceptor,
     stream: S,
-    protocols: auto::Builder<TokioExecutor>,
     stop: CancellationToken,
-) -> Option<(auto::Builder<TokioExecutor>, tokio_rustls::server::TlsStream<S>)> {
+) -> Option<tokio_rustls::server::TlsStream<S>> {
     let shaken = tokio::select! {
         () = stop.cancelled() => return None,
         shaken = time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken.ok()?,
     };
-    match shaken {
-        Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            Some((protocols.http2_only(), stream))
-        }
-        Ok(stream) => Some((protocols.http1_only(), stream)),
-        Err(error) => {
-            debug!(%error, "a TLS handshake failed");
-            None
-        }
-    }
+    shaken.inspect_err(|error| debug!(%error, "a TLS handshake failed")).ok()
 }
 
 #[cfg(test)]
@@ -390,59 +383,49 @@ mod tests {
         use super::*;
 
         /// Certificate and key of `localhost`, as server and client have them.
-        fn configs(alpn: Option<&str>) -> (Arc<rustls::ServerConfig>, rustls::ClientConfig) {
+        fn configs() -> (Arc<rustls::ServerConfig>, rustls::ClientConfig) {
             let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let certificate = CertificateDer::from(issued.cert.der().to_vec());
             let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
             let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_no_client_auth()
                 .with_single_cert(vec![certificate.clone()], key)
                 .unwrap();
-            server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
             let mut roots = rustls::RootCertStore::empty();
             roots.add(certificate).unwrap();
-            let mut client = rustls::ClientConfig::builder_with_provider(provider)
+            let client = rustls::ClientConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_root_certificates(roots)
                 .with_no_client_auth();
-            client.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
             (Arc::new(server), client)
         }
 
         #[tokio::test(start_paused = true)]
         async fn who_does_not_go_on_is_not_waited_for() {
-            for alpn in [Some("h2"), Some("http/1.1"), None] {
-                let served = Served::new();
-                let (tls, client) = configs(alpn);
+            for idle in [HEAD_TIMEOUT, 4 * HEAD_TIMEOUT] {
+                let mut served = Served::new();
+                served.server = served.server.idle_timeout(idle);
+                let (tls, client) = configs();
                 served.server.serve_tls(served.listener("s"), routes(), tls);
-                let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+                let client = tokio_rustls::TlsConnector::from(Arc::new(client));
+                let connect = async || {
+                    let stream = served.connect("s").await;
+                    client.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+                };
                 let waited = patience(served.connect("s").await, b"").await;
                 assert_eq!(waited.as_secs(), HEAD_TIMEOUT.as_secs(), "no handshake");
-                let stream = served.connect("s").await;
-                let stream = connector.connect("localhost".try_into().unwrap(), stream).await;
-                let waited = patience(stream.unwrap(), b"").await;
-                assert_eq!(waited.as_secs(), HEAD_TIMEOUT.as_secs(), "{alpn:?}, silent");
+                let waited = patience(connect().await, b"").await;
+                assert_eq!(waited.as_secs(), idle.as_secs(), "silent");
 
-                let stream = served.connect("s").await;
-                let stream = connector.connect("localhost".try_into().unwrap(), stream).await;
-                let mut stream = stream.unwrap();
-                if alpn != Some("h2") {
-                    ask(&mut stream).await;
-                    time::sleep(HEAD_TIMEOUT - Duration::from_secs(1)).await;
-                    ask(&mut stream).await;
-                    continue;
+                let mut kept = connect().await;
+                for _ in 0..3 {
+                    ask(&mut kept).await;
+                    time::sleep(idle - Duration::from_secs(1)).await;
                 }
-                let (client, connection) = h2::client::handshake(stream).await.unwrap();
-                let connection = tokio::spawn(connection);
-                let mut client = client.ready().await.unwrap();
-                ask_by_h2(&mut client).await;
-                time::sleep(20 * HEAD_TIMEOUT).await;
-                ask_by_h2(&mut client).await;
-                assert!(!connection.is_finished());
             }
         }
     }

@@ -135,7 +135,9 @@ fn drain(sources: &Sources, quiet: Duration, max_wait: Duration) -> anyhow::Resu
     };
     match single_threaded()?.block_on(probe::drain(&admin, quiet, max_wait)) {
         Drained::Quiet => {}
-        Drained::Busy => complain("larder: there are requests still; not waiting any longer"),
+        Drained::Busy => complain(&format!(
+            "larder: there was no pause of {quiet:?} between requests; not waiting any longer"
+        )),
         Drained::NoAnswer => complain(&format!("larder: nobody answers at {admin}")),
     }
     Ok(ExitCode::SUCCESS)

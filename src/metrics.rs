@@ -202,6 +202,7 @@ impl Metrics {
         };
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         metrics.gauge("larder_build_info", &version).set(1.0);
+        metrics.gauge("larder_config_errors", &[]).set(0.0);
         Arc::new(metrics)
     }
 

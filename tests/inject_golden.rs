@@ -312,6 +312,33 @@ fn a_bad_annotation_is_said_and_not_followed() {
     assert_eq!(after["spec"]["initContainers"][0], sidecar(), "an empty log-level unsets it");
 }
 
+/// What takes time in the square of its size would take minutes.
+#[test]
+fn a_pod_as_large_as_it_may_be_is_decided_at_once() {
+    let began = std::time::Instant::now();
+    let mut pod = annotated(json!({ format!("larder.dev/x{}", "é".repeat(1_400_000)): "" }));
+    let (_, warnings) = patch(&pod, &Settings::default());
+    assert!(matches!(&warnings[..], [one] if one.len() < 300), "{warnings:?}");
+
+    let many = (0..100_000).map(|number| (format!("larder.dev/a{number}"), json!("")));
+    pod["metadata"]["annotations"] = Value::Object(many.collect());
+    let (_, warnings) = patch(&pod, &Settings::default());
+    assert_eq!(warnings.len(), 16);
+
+    let names: Vec<_> = (0..10_000).map(|number| format!("c{number}")).collect();
+    let named = names.iter().map(|name| json!({ "name": name }));
+    pod["spec"]["containers"] = named.collect();
+    for (more, connected) in [("c1,", 1), ("x,", 0)] {
+        let list = names[5_000..].join(",") + "," + &more.repeat(500_000);
+        pod["metadata"]["annotations"] = json!({ "larder.dev/containers": list });
+        let (patch, warnings) = patch(&pod, &Settings::default());
+        let clients = patch.0.iter().filter(|change| change.path.to_string().ends_with("/env"));
+        assert_eq!(clients.count(), 5_000 + connected);
+        assert!(warnings.iter().all(|warning| warning.len() < 300), "{warnings:?}");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
 #[test]
 fn a_guaranteed_pod_stays_guaranteed() {
     let mut pod = pod("create-minimal.json");
@@ -446,6 +473,33 @@ fn the_command_line_brings_its_own_up_to_date() {
     assert!(matches!(&warnings[..], [one] if one.starts_with("volume larder-config: ")));
     let (back, ..) = through_cli(&newer, &[]);
     assert_eq!(back["spec"]["initContainers"], once["spec"]["initContainers"]);
+
+    // As an API server gives them back.
+    let mut from_cluster = newer.clone();
+    for volume in from_cluster["spec"]["volumes"].as_array_mut().unwrap() {
+        match volume["name"].as_str().unwrap() {
+            "larder-config" => volume["configMap"]["defaultMode"] = json!(420),
+            "larder-disk" => volume["emptyDir"]["sizeLimit"] = json!("1Gi"),
+            _ => {}
+        }
+    }
+    let asked = [("image", "x:2"), ("disk", "1024Mi"), ("config", "larder")];
+    let (_, _, warnings) = through_cli(&from_cluster, &asked);
+    assert_eq!(warnings, [""; 0]);
+    let (_, _, warnings) = through_cli(&from_cluster, &[("disk", "2Gi"), ("config", "other")]);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+
+    let (meshed, _, warnings) = through_cli(&once, &[("store-ports", "6379")]);
+    assert_eq!(warnings, [""; 0]);
+    let (same, _, warnings) = through_cli(&meshed, &[("store-ports", "6379")]);
+    assert_eq!((&same, warnings), (&meshed, vec![]));
+    let (same, _, warnings) = through_cli(&meshed, &[("store-ports", "9042")]);
+    assert_eq!(same, meshed);
+    for (warning, name) in warnings.iter().zip(names::MESH_PORT_ANNOTATIONS) {
+        let start = format!("annotation {name}: it differs from what the settings ask for");
+        assert!(warning.starts_with(&start), "{warning}");
+    }
+    assert_eq!(warnings.len(), 2);
 
     let mut guaranteed = once.clone();
     guaranteed["spec"]["initContainers"] = json!([once["spec"]["initContainers"][1]]);

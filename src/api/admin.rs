@@ -57,7 +57,10 @@ async fn readyz(State(state): State<Arc<AdminState>>) -> impl IntoResponse {
     let mut text = String::new();
     if !registry.is_loaded() {
         let why = registry.last_error.as_deref().unwrap_or("it was not read yet");
-        let _ = writeln!(text, "the feature registry is not loaded: {why}");
+        if registry.told.is_none() {
+            text.push_str("the feature registry is not loaded: ");
+        }
+        let _ = writeln!(text, "{why}");
     }
     if !state.lifecycle.is_listening() {
         text.push_str("the listeners are not open\n");

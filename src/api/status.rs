@@ -114,6 +114,9 @@ impl Failure {
 
     /// What is told to the caller: the message, and those of all its causes.
     pub(super) fn message(&self, registry: &StatusHandle) -> String {
+        if let (Self::Proxy(ProxyError::NoRegistry), Some(told)) = (self, &registry.load().told) {
+            return told.to_string();
+        }
         let mut text = self.to_string();
         let mut cause = match self {
             // Its own message has the cause's already.

@@ -4,11 +4,11 @@ use std::{error::Error, future::ready, mem, sync::Arc, time::Duration};
 
 use axum::Router;
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::time;
+use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::served::{Served, unconfigured};
+use super::served::Served;
 use crate::{
     api::{
         self, ApiState, InFlight, Lifecycle, Opening,
@@ -57,10 +57,10 @@ struct Door {
 }
 
 impl Host {
-    /// Listens nowhere yet, and would answer that there is nothing to serve.
+    /// Listens nowhere yet, and serves nothing: before the first address, it has to be told what.
     pub(super) fn new(metrics: Arc<Metrics>, lifecycle: Arc<Lifecycle>) -> Self {
         let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
-        let host = Self {
+        Self {
             server: Server::new(stop.clone()),
             admin_server: Server::new(stop_admin.clone()),
             routes: Routes::new(Router::new()),
@@ -71,9 +71,7 @@ impl Host {
             lifecycle,
             stop,
             stop_admin,
-        };
-        host.serve(unconfigured(&host.metrics, "the configuration was not read yet"));
-        host
+        }
     }
 
     /// Serves this from now on, on connections that are open, too.
@@ -122,8 +120,10 @@ impl Host {
         let missing: Vec<_> = missing.map(|door| (door, self.lifecycle.opening())).collect();
         match on_error {
             OnBindError::Stop => {
-                let listeners = missing.iter().map(|(door, _)| door.bind());
-                let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+                let mut listeners = Vec::with_capacity(missing.len());
+                for (door, _) in &missing {
+                    listeners.push(door.bind().await?);
+                }
                 for ((door, opening), listener) in missing.into_iter().zip(listeners) {
                     self.open(door, opening, ready(listener));
                 }
@@ -182,8 +182,11 @@ impl Door {
         serving.chain(process.admin.iter().map(|address| door(address, true))).collect()
     }
 
-    fn bind(&self) -> Result<Listener, BindError> {
-        Listener::bind(&self.address, self.unix_mode)
+    /// A file system may take its time.
+    async fn bind(&self) -> Result<Listener, BindError> {
+        let Self { address, unix_mode, .. } = self.clone();
+        let bound = task::spawn_blocking(move || Listener::bind(&address, unix_mode)).await;
+        bound.expect("binding does not panic")
     }
 
     /// Tries until it succeeds, and says why it does not whenever that has changed.
@@ -196,7 +199,7 @@ impl Door {
             .build();
         let mut said = String::new();
         loop {
-            match self.bind() {
+            match self.bind().await {
                 Ok(listener) => return listener,
                 Err(error) => {
                     let cause = error.source().map(ToString::to_string).unwrap_or_default();

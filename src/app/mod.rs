@@ -41,6 +41,9 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// A configuration that is waited for is looked at this often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What is wrong with the configuration is told a caller up to about this length.
+const MAX_TOLD_BYTES: usize = 1000;
+
 /// What a look at the configuration found.
 pub type Look = (ProcessSettings, Result<Config, ConfigErrors>);
 
@@ -136,11 +139,34 @@ const ERRORS: &str = "larder_config_errors";
 /// Tells the log, metrics and whoever asks what is wrong: a line for each problem.
 fn tell(host: &Host, problem: &str) {
     let problems: Vec<_> = problem.lines().collect();
-    let (count, problems) = (problems.len(), problems.join("; "));
-    error!(problems, "waiting for a configuration that can be used");
-    let why = format!("there is no configuration that can be used: {problems}");
-    host.serve(unconfigured(&host.metrics, &why));
-    host.metrics.gauge(ERRORS, &[]).set(count as f64);
+    let all = problems.join("; ");
+    error!(problems = all, "waiting for a configuration that can be used");
+    let told = |problems| format!("larder has no configuration that can be used: {problems}");
+    host.serve(unconfigured(&host.metrics, &told(all), &told(brief(&problems))));
+    host.metrics.gauge(ERRORS, &[]).set(problems.len() as f64);
+}
+
+/// As many of the problems as a caller is told. gRPC's clients take 8 KiB of headers, in which each
+/// byte may have become three, and make another error of what is longer.
+fn brief(problems: &[&str]) -> String {
+    let mut text = String::new();
+    for (place, problem) in problems.iter().enumerate() {
+        if place > 0 {
+            text.push_str("; ");
+        }
+        let room = MAX_TOLD_BYTES.saturating_sub(text.len());
+        if problem.len() <= room {
+            text.push_str(problem);
+        } else if place > 0 {
+            let more = problems.len() - place;
+            text.push_str(&format!("... and {more} more; the log has all"));
+            break;
+        } else {
+            text.push_str(&problem[..problem.floor_char_boundary(room)]);
+            text.push_str("...");
+        }
+    }
+    text
 }
 
 /// What a configuration describes, or everything that is wrong with it, a line each.
@@ -166,5 +192,23 @@ async fn upkeep(metrics: Arc<Metrics>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => metrics.upkeep(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_problems_callers_are_told_the_first_ones_and_how_many_there_are() {
+        assert_eq!(brief(&["a: b", "c"]), "a: b; c");
+        let long = "x".repeat(400);
+        let problems = [&*long; 7];
+        let text = brief(&problems);
+        assert_eq!(text, format!("{long}; {long}; ... and 5 more; the log has all"));
+        let long = "\u{e9}".repeat(2000);
+        let text = brief(&[&long]);
+        assert_eq!(text.len(), MAX_TOLD_BYTES + "...".len());
+        assert!(brief(&[&long, "a", "b"]).ends_with("...; ... and 2 more; the log has all"));
     }
 }

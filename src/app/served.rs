@@ -29,7 +29,8 @@ pub(super) struct Served {
 }
 
 /// What answers every request with why it cannot be: there is no configuration.
-pub(super) fn unconfigured(metrics: &Arc<Metrics>, why: &str) -> Served {
+/// `told` is what callers are told of it.
+pub(super) fn unconfigured(metrics: &Arc<Metrics>, why: &str, told: &str) -> Served {
     let registry = Arc::<RegistryHandle>::default();
     let proxy = FeatureProxy::new(Parts {
         registry: Arc::clone(&registry),
@@ -40,7 +41,7 @@ pub(super) fn unconfigured(metrics: &Arc<Metrics>, why: &str) -> Served {
         routes: RouteTable::default(),
         metrics: Arc::clone(metrics),
     });
-    let registry_status = StatusHandle::without(why);
+    let registry_status = StatusHandle::without(why, told);
     Served { proxy: Arc::new(proxy), registry, registry_status, settings: ApiSettings::default() }
 }
 

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::key_value;
 use crate::injector::Inject;
 
 pub(super) const HELP: &str = "\
 Reads Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs,
 CronJobs and Lists of them, as YAML or JSON, and writes all of what it read, with larder in those
 pod templates that have the label larder.dev/inject: enabled. What is not changed stays as it is,
-comments and order, too. Once more over its own output, it changes nothing; or, with another image
-or other settings, the container larder alone.
+comments and order, too. Once more over its own output, it changes nothing; with another image or
+other settings, it changes the container larder and adds what is missing beside it. Volumes and
+annotations of a mesh that are there are kept: it says so where the settings ask for others.
 
 Examples:
   larder inject -f deployment.yaml | kubectl apply -f -
@@ -62,8 +64,5 @@ impl From<InjectArgs> for Inject {
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE, as in memory-limit=512Mi".to_owned()),
-    }
+    key_value(text, "memory-limit=512Mi")
 }

@@ -167,14 +167,18 @@ pub struct ConfigFlags {
     #[arg(long)]
     ignore_feast_auth: bool,
     /// Any setting of larder.yaml: --set cache.max_bytes=512MiB. May be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+fn setting(text: &str) -> Result<(String, String), String> {
+    key_value(text, "cache.max_bytes=512MiB")
+}
+
+fn key_value(text: &str, example: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE, as in cache.max_bytes=512MiB".to_owned()),
+        _ => Err(format!("expected KEY=VALUE, as in {example}")),
     }
 }
 
@@ -187,6 +191,15 @@ fn duration(text: &str) -> Result<Duration, String> {
 impl Command {
     /// The flags of a command that reads the configuration.
     fn from(&self) -> Option<&ConfigFlags> {
+        match self {
+            Self::Serve { from, .. } | Self::Check { from } | Self::Drain { from, .. } => {
+                Some(from)
+            }
+            Self::Ready(_) | Self::Inject(_) | Self::Injector(_) | Self::ConfigSchema => None,
+        }
+    }
+
+    fn change_from(&mut self) -> Option<&mut ConfigFlags> {
         match self {
             Self::Serve { from, .. } | Self::Check { from } | Self::Drain { from, .. } => {
                 Some(from)
@@ -221,7 +234,14 @@ impl Cli {
     ) -> Result<Self, clap::Error> {
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(arguments)?;
-        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        let mut cli =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if let (Some(from), Some((_, matches))) = (cli.command.change_from(), matches.subcommand())
+            && matches.value_source("config") == Some(ValueSource::EnvVariable)
+        {
+            // Those before the command have it, too, unless a flag says something else.
+            from.config = None;
+        }
         if cli.command.from().is_none() {
             let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
             let flag = command.get_arguments().find(|flag| given(flag.get_id().as_str()));

@@ -54,7 +54,7 @@ pub(super) fn settled<S: PartialEq, T>(stamp: impl Fn() -> S, read: impl Fn() ->
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, io::Write};
 
     use super::*;
 
@@ -86,7 +86,11 @@ mod tests {
             Surroundings { working_directory: dir.path().into(), ..Surroundings::default() };
         for version in ["v1", "v2"] {
             fs::create_dir(dir.path().join(version)).unwrap();
-            fs::write(dir.path().join(version).join("feature_store.yaml"), "a: b").unwrap();
+            let mut file =
+                fs::File::create(dir.path().join(version).join("feature_store.yaml")).unwrap();
+            file.write_all(b"a: b").unwrap();
+            // Both are as old as each other, as two files of one moment are.
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         }
         let link = |version: &str| {
             std::os::unix::fs::symlink(version, dir.path().join("..tmp")).unwrap();

@@ -1,8 +1,8 @@
 //! Amounts as Kubernetes writes them: `100m`, `256Mi`, `1.5`, `1e3`.
 //!
-//! What is accepted is what the API server's `resource.Quantity` accepts, so that a text is good
-//! here if and only if CEL's `isQuantity` says so. Amounts are compared in billionths of a unit,
-//! rounded up, as there; no floats.
+//! What is accepted is meant to be what the API server's `resource.Quantity` accepts, and CEL's
+//! `isQuantity` with it; the tests hold both to a list of texts. Amounts are compared in billionths
+//! of a unit, rounded up, as there; no floats.
 
 /// An amount, as it compares with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

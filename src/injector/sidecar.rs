@@ -4,6 +4,8 @@
 //!  pod + settings of the platform + annotations of the pod -> patch + what is to be said
 //! ```
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -61,6 +63,12 @@ pub enum Reason {
     Malformed(#[from] Malformed),
 }
 
+/// Of things that mean nothing so many are named; whoever wrote the pod decides how many there are.
+const MAX_NAMED: usize = 16;
+
+/// What is longer, in bytes, was not meant to be one of larder's keys.
+const MAX_LIKE_A_KEY: usize = 64;
+
 /// Whether a pod, or a pod template, has the label by which it asks for larder.
 pub fn asks(pod: &Value) -> bool {
     let label =
@@ -114,12 +122,13 @@ fn try_inject(pod: &Value, settings: &Settings, way: Way) -> Result<Outcome, Rea
     }
     let volumes = volumes(&wanted);
     if known.is_some() {
-        warnings.extend(stale(&pod, &volumes));
+        warnings.extend(stale_annotations(&pod, &wanted));
+        warnings.extend(stale_volumes(&pod, &volumes));
     }
     append(&mut patch, &spec.key("volumes"), pod.volumes.is_some(), missing(&pod, volumes));
     let clients = clients(&pod, &mut warnings);
     for (place, client) in pod.containers.iter().enumerate() {
-        if clients.is_empty() || clients.contains(&pod::name(client)) {
+        if clients.is_empty() || clients.contains(pod::name(client)) {
             connect(&mut patch, client, &spec.key("containers").index(place))?;
         }
     }
@@ -158,9 +167,12 @@ fn unknown_annotations(pod: &Pod<'_>) -> Vec<String> {
     let annotations = pod.annotations.into_iter().flat_map(Map::keys);
     let ours = annotations.filter_map(|name| name.strip_prefix(names::PREFIX));
     ours.filter(|name| !known.contains(name) && *name != injected)
+        .take(MAX_NAMED)
         .map(|name| {
             let hint = if name == ask {
                 "; it is a label by which a pod asks for larder".to_owned()
+            } else if name.len() > MAX_LIKE_A_KEY {
+                String::new()
             } else {
                 suggestion(name, &known)
             };
@@ -170,22 +182,30 @@ fn unknown_annotations(pod: &Pod<'_>) -> Vec<String> {
 }
 
 /// The names of the containers that are to be clients; none means all.
-fn clients<'a>(pod: &Pod<'a>, warnings: &mut Vec<String>) -> Vec<&'a str> {
+///
+/// The list may be as long as a pod: it is gone through once, and nothing is kept of it but names
+/// of containers, and what is to be said.
+fn clients<'a>(pod: &Pod<'a>, warnings: &mut Vec<String>) -> HashSet<&'a str> {
     let list = match pod.annotation(names::CONTAINERS) {
-        None => return Vec::new(),
+        None => return HashSet::new(),
         Some(Ok(list)) => list,
         Some(Err(_)) => {
             let name = names::CONTAINERS;
             warnings.push(format!("annotation {name}: expected names, got something that is no text; all containers are larder's clients"));
-            return Vec::new();
+            return HashSet::new();
         }
     };
-    let exists = |name: &str| pod.containers.iter().any(|container| pod::name(container) == name);
-    let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
-    let (known, unknown): (Vec<_>, Vec<_>) = names.partition(|name| exists(name));
+    let containers: HashSet<_> =
+        pod.containers.iter().map(|container| pod::name(container)).collect();
+    let (mut known, mut unknown) = (HashSet::new(), Vec::new());
+    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if containers.contains(name) {
+            known.insert(name);
+        } else if unknown.len() < MAX_NAMED {
+            unknown.push(format!("`{}`", shortened(name)));
+        }
+    }
     if !unknown.is_empty() {
-        let unknown: Vec<_> =
-            unknown.into_iter().map(|name| format!("`{}`", shortened(name))).collect();
         let otherwise = if known.is_empty() { "; all containers are larder's clients" } else { "" };
         warnings.push(format!(
             "annotation {}: the pod has no container {}{otherwise}",
@@ -402,26 +422,45 @@ fn missing(pod: &Pod<'_>, volumes: Vec<(&'static str, Tree)>) -> Vec<Tree> {
     volumes.into_iter().filter(|(name, _)| !has(name)).map(|(_, volume)| volume).collect()
 }
 
-/// What a second pass does not touch, because it may be the author's own.
-fn stale(pod: &Pod<'_>, volumes: &[(&'static str, Tree)]) -> Vec<String> {
+/// Annotations that a second pass does not touch, because they may be the author's own.
+fn stale_annotations(pod: &Pod<'_>, wanted: &Settings) -> Vec<String> {
+    let Some(ports) = wanted.get(Key::StorePorts) else { return Vec::new() };
+    let differs = |name: &&str| pod.annotation(name).is_some_and(|there| there != Ok(ports));
+    names::MESH_PORT_ANNOTATIONS
+        .into_iter()
+        .filter(differs)
+        .map(|name| format!("annotation {name}: {KEPT}"))
+        .collect()
+}
+
+/// Volumes that a second pass does not touch.
+fn stale_volumes(pod: &Pod<'_>, volumes: &[(&'static str, Tree)]) -> Vec<String> {
     let differs = |(name, volume): &&(&'static str, Tree)| {
         // Its size is ours, or larger on purpose.
         if *name == names::RUN_VOLUME {
             return false;
         }
         let there = pod.volumes.iter().flatten().find(|there| pod::name(there) == *name);
-        there.is_some_and(|there| Value::Object((*there).clone()) != volume.to_json())
+        there.is_some_and(|there| !covers(there, volume))
     };
-    volumes
-        .iter()
-        .filter(differs)
-        .map(|(name, _)| {
-            format!(
-                "volume {name}: it differs from what the settings ask for, and is kept, as it may \
-                 be the pod's own; take it out to have it made anew"
-            )
-        })
-        .collect()
+    volumes.iter().filter(differs).map(|(name, _)| format!("volume {name}: {KEPT}")).collect()
+}
+
+const KEPT: &str = "it differs from what the settings ask for, and is kept, as it may be the \
+                    pod's own; take it out to have it made anew";
+
+/// Whether a mapping has all that larder writes. An API server adds defaults to it, and writes
+/// amounts in its own way.
+fn covers(there: &Map<String, Value>, ours: &Tree) -> bool {
+    let Tree::Map(entries) = ours else { return false };
+    entries.iter().all(|(key, ours)| match (there.get(key), ours) {
+        (Some(Value::Object(there)), Tree::Map(_)) => covers(there, ours),
+        (Some(Value::String(there)), Tree::Text(ours)) if key == "sizeLimit" => {
+            there == ours || Quantity::parse(there) == Quantity::parse(ours)
+        }
+        (Some(there), ours) => *there == ours.to_json(),
+        (None, _) => false,
+    })
 }
 
 /// Makes a container a client: variables that say where larder is, and the volume with its socket.

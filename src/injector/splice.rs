@@ -183,7 +183,7 @@ impl<'a> Editor<'a> {
         let Some((start, last)) = last else {
             if place.in_flow || place.entry.is_none() {
                 let inside = place.node.at.start + 1;
-                self.edit(inside..inside, place.depth, parts(&more, None).join(", "));
+                self.edit(inside..inside, place.depth, self.parts(&more, None).join(", "));
             } else {
                 self.fill(place, more);
             }
@@ -193,8 +193,8 @@ impl<'a> Editor<'a> {
             let own_line = self.own_line(start);
             let separator = own_line
                 .map_or(", ".to_owned(), |indent| format!(",{}{indent}", self.layout.line_end));
-            let text: String =
-                parts(&more, own_line).into_iter().map(|part| separator.clone() + &part).collect();
+            let parts = self.parts(&more, own_line).into_iter();
+            let text: String = parts.map(|part| separator.clone() + &part).collect();
             let end = extent(last, entry_end(place.node));
             self.edit(end..end, place.depth, text);
             return Ok(());
@@ -224,7 +224,7 @@ impl<'a> Editor<'a> {
         let before = &items[index];
         if matches!(place.node.content, Content::List { flow: true, .. }) {
             let own_line = self.own_line(before.at.start);
-            let part = parts(&More::Items(vec![value.clone()]), own_line).concat();
+            let part = self.parts(&More::Items(vec![value.clone()]), own_line).concat();
             let separator = own_line
                 .map_or(", ".to_owned(), |indent| format!(",{}{indent}", self.layout.line_end));
             let at = before.at.start;
@@ -248,7 +248,7 @@ impl<'a> Editor<'a> {
     fn replace(&mut self, place: Place<'a>, item: &Node, value: &Tree) -> Result<(), Refusal> {
         if matches!(place.node.content, Content::List { flow: true, .. }) {
             let own_line = self.own_line(item.at.start);
-            let part = parts(&More::Items(vec![value.clone()]), own_line).concat();
+            let part = self.parts(&More::Items(vec![value.clone()]), own_line).concat();
             self.edit(item.at.clone(), place.depth, part);
             return Ok(());
         }
@@ -300,6 +300,24 @@ impl<'a> Editor<'a> {
         dash_column(self.text, list).ok_or_else(|| {
             Refusal::new(list.line, "begin the first item of this list in the line of its `-`")
         })
+    }
+
+    /// Values in JSON; over several lines if they stand in lines of their own.
+    fn parts(&self, more: &More, own_line: Option<&str>) -> Vec<String> {
+        let json = |value: &Tree| match own_line {
+            None => inline(value),
+            // Within texts an end of line is written as `\n`.
+            Some(indent) => serde_json::to_string_pretty(value)
+                .expect("a tree can be written as JSON")
+                .replace('\n', &format!("{}{indent}", self.layout.line_end)),
+        };
+        let entry = |(key, value): &(String, Tree)| {
+            format!("{}: {}", inline(&Tree::from(key.as_str())), json(value))
+        };
+        match more {
+            More::Items(items) => items.iter().map(json).collect(),
+            More::Entries(entries) => entries.iter().map(entry).collect(),
+        }
     }
 
     fn finish(mut self) -> String {
@@ -374,23 +392,6 @@ fn check_unshared(document: &Document, node: &Node) -> Result<(), Refusal> {
         node.line,
         "larder has to change this, and an alias (`*`) shares it with another place: write it out",
     ))
-}
-
-/// Values in JSON; over several lines if they stand in lines of their own.
-fn parts(more: &More, own_line: Option<&str>) -> Vec<String> {
-    let json = |value: &Tree| match own_line {
-        None => inline(value),
-        Some(indent) => serde_json::to_string_pretty(value)
-            .expect("a tree can be written as JSON")
-            .replace('\n', &format!("\n{indent}")),
-    };
-    match more {
-        More::Items(items) => items.iter().map(json).collect(),
-        More::Entries(entries) => entries
-            .iter()
-            .map(|(key, value)| format!("{}: {}", inline(&Tree::from(key.as_str())), json(value)))
-            .collect(),
-    }
 }
 
 /// Where the keys of a mapping stand.

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener},
 };
 
 use super::ListenAddress;
@@ -44,12 +44,6 @@ pub struct BindError {
 }
 
 /// An accepted connection.
-pub(super) enum Connection {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-/// What a connection's protocol reads and writes.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
@@ -80,32 +74,15 @@ impl Listener {
         &self.address
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Connection> {
+    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Answers are small, and a caller waits for each.
                 stream.set_nodelay(true)?;
-                Ok(Connection::Tcp(stream))
+                Ok(Box::new(stream))
             }
-            Socket::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),
-        }
-    }
-}
-
-impl Connection {
-    /// Waits for the first byte, or for the end.
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-        }
-    }
-
-    pub(super) fn into_stream(self) -> Box<dyn Stream> {
-        match self {
-            Self::Tcp(stream) => Box::new(stream),
-            Self::Unix(stream) => Box::new(stream),
+            Socket::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
         }
     }
 }
@@ -156,15 +133,18 @@ fn refuse_foreign(path: &Path) -> io::Result<()> {
         let message = "there is something else at this path; remove it, or use another path";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
     }
-    let in_use = || io::Error::new(io::ErrorKind::AddrInUse, "another process listens there");
-    match std_unix::UnixStream::connect(path) {
-        Ok(_) => Err(in_use()),
-        Err(error) => match error.kind() {
-            // Nobody listens; or the socket has just gone.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(()),
-            // Whether somebody does cannot be told: it is another user's.
-            _ => Err(error),
-        },
+    // A datagram is for no stream socket, which is found out without troubling who has it: a stream
+    // would wait for as long as it takes that process to accept it.
+    let connected = std_unix::UnixDatagram::unbound()?.connect(path);
+    match connected.map_err(|error| (error.kind(), error)) {
+        // Nobody listens; or the socket has just gone.
+        Err((io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, _)) => Ok(()),
+        // Whether somebody does cannot be told: it is another user's.
+        Err((io::ErrorKind::PermissionDenied, error)) => Err(error),
+        // It is a stream's.
+        Err(_) | Ok(()) => {
+            Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
+        }
     }
 }
 
@@ -225,6 +205,25 @@ mod tests {
         fs::write(&beside, "precious").unwrap();
         Listener::bind(&ListenAddress::Unix(path), 0o666).unwrap_err();
         assert_eq!(fs::read(&beside).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn who_accepts_nothing_is_asked_nothing_and_keeps_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let _full = socket.listen(0).unwrap();
+        let _first = tokio::net::UnixStream::connect(&path).await.unwrap();
+        tokio::net::UnixStream::connect(&path).await.unwrap_err();
+        let (done, bound) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::spawn(move || {
+            let _in_it = runtime.enter();
+            done.send(Listener::bind(&ListenAddress::Unix(path), 0o600))
+        });
+        let error = bound.recv_timeout(std::time::Duration::from_secs(60)).unwrap().unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]

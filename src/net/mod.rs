@@ -2,6 +2,7 @@
 
 mod address;
 mod listener;
+mod opening;
 mod routes;
 mod serve;
 

@@ -9,7 +9,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::connect;
+use super::{Stream, connect};
 use crate::net::ListenAddress;
 
 /// How often larder is asked.
@@ -25,9 +25,9 @@ const MAX_STATUS_BYTES: u64 = 1 << 20;
 pub enum Drained {
     /// Nobody asked for as long as was to be waited for.
     Quiet,
-    /// There were requests to the end.
+    /// There was no such pause.
     Busy,
-    /// Nobody is there who could be asked whether there are requests.
+    /// Nobody is there, or nobody who says whether there are requests.
     NoAnswer,
 }
 
@@ -37,16 +37,16 @@ pub async fn drain(admin: &ListenAddress, quiet: Duration, max_wait: Duration) -
     let began = Instant::now();
     let mut silence = Silence::since(began);
     loop {
-        let traffic = time::timeout(TIMEOUT, look(admin)).await;
-        let traffic = traffic.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let patience = TIMEOUT.min(max_wait.saturating_sub(began.elapsed()));
+        let seen = time::timeout(patience, look(admin)).await;
         let now = Instant::now();
-        silence.note(now, traffic.ok());
-        if silence.length(now) >= quiet {
-            return if silence.last.is_some() { Drained::Quiet } else { Drained::NoAnswer };
-        }
-        let left = max_wait.saturating_sub(now - began);
-        if left.is_zero() {
-            return Drained::Busy;
+        silence.note(now, seen.unwrap_or(Seen::NoAnswer));
+        let (quiet, left) = (silence.length(now) >= quiet, max_wait.saturating_sub(now - began));
+        match silence.last {
+            None if quiet || left.is_zero() => return Drained::NoAnswer,
+            Some(_) if quiet => return Drained::Quiet,
+            Some(_) if left.is_zero() => return Drained::Busy,
+            _ => {}
         }
         time::sleep(INTERVAL.min(left)).await;
     }
@@ -64,8 +64,27 @@ struct Status {
     requests: Traffic,
 }
 
-async fn look(admin: &ListenAddress) -> io::Result<Traffic> {
-    let mut stream = connect(admin).await?;
+/// What a look shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Traffic(Traffic),
+    /// Nobody listens.
+    Nobody,
+    /// Whoever listens says nothing of requests, or not in time; there may be some.
+    NoAnswer,
+}
+
+async fn look(admin: &ListenAddress) -> Seen {
+    match connect(admin).await {
+        Ok(stream) => ask(stream).await.map_or(Seen::NoAnswer, Seen::Traffic),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Seen::Nobody,
+            _ => Seen::NoAnswer,
+        },
+    }
+}
+
+async fn ask(mut stream: Box<dyn Stream>) -> io::Result<Traffic> {
     stream.write_all(b"GET /status HTTP/1.0\r\nhost: localhost\r\n\r\n").await?;
     let mut answer = Vec::new();
     stream.take(MAX_STATUS_BYTES).read_to_end(&mut answer).await?;
@@ -91,14 +110,19 @@ impl Silence {
         Self { since: now, last: None }
     }
 
-    /// Takes a look into account; one that failed shows no request.
-    fn note(&mut self, now: Instant, traffic: Option<Traffic>) {
-        let Some(traffic) = traffic else { return };
-        let new = self.last.is_some_and(|last| last.total != traffic.total);
-        if new || traffic.under_way > 0 {
-            self.since = now;
+    /// Takes a look into account.
+    fn note(&mut self, now: Instant, seen: Seen) {
+        match seen {
+            Seen::Traffic(traffic) => {
+                let new = self.last.is_some_and(|last| last.total != traffic.total);
+                if new || traffic.under_way > 0 {
+                    self.since = now;
+                }
+                self.last = Some(traffic);
+            }
+            Seen::Nobody => {}
+            Seen::NoAnswer => self.since = now,
         }
-        self.last = Some(traffic);
     }
 
     fn length(&self, now: Instant) -> Duration {
@@ -115,17 +139,20 @@ mod tests {
         let second = Duration::from_secs(1);
         let began = Instant::now();
         let at = |seconds: u32| began + second * seconds;
+        let seen = |under_way, total| Seen::Traffic(Traffic { under_way, total });
         let mut silence = Silence::since(began);
-        silence.note(at(1), Some(Traffic { under_way: 0, total: 7 }));
+        silence.note(at(1), seen(0, 7));
         assert_eq!(silence.length(at(1)), second, "what was before does not count");
-        silence.note(at(2), Some(Traffic { under_way: 0, total: 8 }));
+        silence.note(at(2), seen(0, 8));
         assert_eq!(silence.length(at(3)), second);
-        silence.note(at(4), Some(Traffic { under_way: 1, total: 9 }));
-        silence.note(at(5), Some(Traffic { under_way: 1, total: 9 }));
-        silence.note(at(6), Some(Traffic { under_way: 0, total: 9 }));
+        silence.note(at(4), seen(1, 9));
+        silence.note(at(5), seen(1, 9));
+        silence.note(at(6), seen(0, 9));
         assert_eq!(silence.length(at(6)), second);
-        silence.note(at(7), None);
-        assert_eq!(silence.length(at(7)), 2 * second);
+        silence.note(at(7), Seen::Nobody);
+        assert_eq!(silence.length(at(7)), 2 * second, "nobody has no requests");
+        silence.note(at(8), Seen::NoAnswer);
+        assert_eq!(silence.length(at(9)), second, "who does not say so may have some");
     }
 
     #[test]

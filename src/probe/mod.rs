@@ -6,7 +6,6 @@ mod ready;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::{linux::net::SocketAddrExt, unix::net as std_unix},
 };
 
 use tokio::{
@@ -30,12 +29,7 @@ async fn connect(address: &ListenAddress) -> io::Result<Box<dyn Stream>> {
     Ok(match address {
         ListenAddress::Tcp(at) => Box::new(TcpStream::connect(reachable(*at)).await?),
         ListenAddress::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        ListenAddress::Abstract(name) => {
-            let address = std_unix::SocketAddr::from_abstract_name(name)?;
-            let stream = std_unix::UnixStream::connect_addr(&address)?;
-            stream.set_nonblocking(true)?;
-            Box::new(UnixStream::from_std(stream)?)
-        }
+        ListenAddress::Abstract(name) => Box::new(UnixStream::connect(format!("\0{name}")).await?),
     })
 }
 
@@ -47,4 +41,33 @@ fn reachable(mut at: SocketAddr) -> SocketAddr {
         });
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use tokio::net::UnixSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_accepts_nothing_does_not_hold_up_who_asks() {
+        let name = format!("larder-probe-test-{}", std::process::id());
+        let socket = UnixSocket::new_stream().unwrap();
+        socket.bind(format!("\0{name}")).unwrap();
+        let _full = socket.listen(0).unwrap();
+        let address = ListenAddress::Abstract(name);
+        let _first = connect(&address).await.unwrap();
+        let (done, ended) = mpsc::channel();
+        let runtime = tokio::runtime::Handle::current();
+        thread::spawn(move || {
+            let _in_it = runtime.enter();
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let mut second = Box::pin(connect(&address));
+            done.send(second.as_mut().poll(&mut context).map(|it| it.is_ok()))
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_ne!(ended, std::task::Poll::Ready(true));
+    }
 }

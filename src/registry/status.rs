@@ -25,6 +25,9 @@ pub struct RegistryStatus {
     pub attempted_at_unix: Option<i64>,
     /// Why that failed, with its causes; none where it did not.
     pub last_error: Option<Arc<str>>,
+    /// What callers are told where no registry is looked for: why, in a few words. `last_error` has
+    /// all of them.
+    pub told: Option<Arc<str>>,
     /// Failures since the last success.
     pub consecutive_failures: u32,
     /// Failures since the start.
@@ -60,10 +63,11 @@ impl RegistryStatus {
 }
 
 impl StatusHandle {
-    /// That of a registry that is not looked for, and why.
-    pub fn without(why: &str) -> Self {
-        let last_error = Some(why.into());
-        Self(Arc::new(ArcSwap::from_pointee(RegistryStatus { last_error, ..Default::default() })))
+    /// That of a registry that is not looked for, why, and what callers are told of that.
+    pub fn without(why: &str, told: &str) -> Self {
+        let (last_error, told) = (Some(why.into()), Some(told.into()));
+        let status = RegistryStatus { last_error, told, ..Default::default() };
+        Self(Arc::new(ArcSwap::from_pointee(status)))
     }
 
     /// The status now.

@@ -16,7 +16,13 @@ use super::{TlsError, Validity};
 /// The certificate that a server shows. Without one, handshakes fail.
 #[derive(Debug, Default)]
 pub struct ServedCertificate {
-    current: ArcSwapOption<CertifiedKey>,
+    current: ArcSwapOption<Shown>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    validity: Validity,
 }
 
 /// Why a certificate cannot be shown.
@@ -48,23 +54,23 @@ impl ServedCertificate {
         let validity = chain.first().and_then(|own| Validity::of(own));
         let validity = validity.ok_or(BadCertificate::NoCertificate)?;
         let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?;
-        self.current.store(Some(Arc::new(certified)));
+        self.current.store(Some(Arc::new(Shown { certified: Arc::new(certified), validity })));
         Ok(validity)
     }
 
-    /// Whether there is one.
-    pub fn is_there(&self) -> bool {
-        self.current.load().is_some()
+    /// From when until when the one that is shown is valid; `None` if there is none.
+    pub fn validity(&self) -> Option<Validity> {
+        self.current.load().as_ref().map(|shown| shown.validity)
     }
 }
 
 impl ResolvesServerCert for ServedCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.current.load_full()
+        self.current.load().as_ref().map(|shown| Arc::clone(&shown.certified))
     }
 }
 
-/// A server's TLS, 1.2 and newer, with HTTP/2 and HTTP/1.1. Clients are not asked who they are.
+/// A server's TLS, 1.2 and newer, with HTTP/1.1. Clients are not asked who they are.
 ///
 /// # Errors
 ///
@@ -74,6 +80,6 @@ pub fn server_config(certificate: Arc<ServedCertificate>) -> Result<ServerConfig
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -95,3 +95,14 @@ fn repo_configs() -> Vec<(&'static str, &'static str)> {
         ),
     ]
 }
+
+#[test]
+fn a_variable_that_is_not_set_is_hinted_at_where_something_is_wrong() {
+    let text = "project: p\nregistry: r.db\nonline_store:\n  type: redis\n  \
+                connection_string: ${REDIS}\n";
+    let errors = Repo::new(text, None).errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("`host:port`") && errors[0].contains("is not set"), "{errors:?}");
+    let set = Repo::new(text, None).variable("REDIS", "nonsense").errors();
+    assert!(set[0].contains("`host:port`") && !set[0].contains("is not set"), "{set:?}");
+}

@@ -134,6 +134,11 @@ fn ends_of_lines_and_files_are_kept() {
     assert_eq!(after.matches('\n').count(), after.matches("\r\n").count());
     assert_eq!(after.replace("\r\n", "\n"), injected(&deployment()));
 
+    let json = serde_json::to_string_pretty(&document(&deployment())).unwrap();
+    let after = injected(&json.replace('\n', "\r\n"));
+    assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
+    assert_eq!(after.replace("\r\n", "\n"), injected(&json));
+
     let unended = deployment().trim_end().to_owned();
     assert_eq!(injected(&unended), injected(&deployment()));
 

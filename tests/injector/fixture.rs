@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use larder::injector::webhook::{self, CertificateSource, InjectorOptions};
 use larder::tls::{TlsSettings, Verify, client_config};
 use rustls::pki_types::ServerName;
@@ -42,6 +42,9 @@ pub(crate) fn crypto() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// Longer than any test: none waits for it.
+const DRAIN_DELAY: Duration = Duration::from_secs(600);
+
 /// An injector. It ends with the test's runtime, if not before.
 pub(crate) struct Injector {
     folder: TempDir,
@@ -54,18 +57,32 @@ pub(crate) struct Injector {
 impl Injector {
     /// One with a certificate from files, which answers.
     pub(crate) async fn start() -> Self {
+        Self::start_with_drain_delay(DRAIN_DELAY).await
+    }
+
+    pub(crate) fn start_with(folder: TempDir, certificate: CertificateSource) -> Self {
+        Self::start_draining(folder, certificate, DRAIN_DELAY)
+    }
+
+    /// One from files that takes requests for so long after it is told to stop.
+    pub(crate) async fn start_with_drain_delay(drain_delay: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         put_certificate(folder.path(), "a.example");
         fs::create_dir(folder.path().join("settings")).unwrap();
         let files = files(folder.path());
-        let injector = Self::start_with(folder, files);
+        let injector = Self::start_draining(folder, files, drain_delay);
         injector.wait_until_ready().await;
         injector
     }
 
-    pub(crate) fn start_with(folder: TempDir, certificate: CertificateSource) -> Self {
+    fn start_draining(
+        folder: TempDir,
+        certificate: CertificateSource,
+        drain_delay: Duration,
+    ) -> Self {
         let (port, admin) = (free_port(), free_port());
-        let options = options(folder.path(), port, admin, certificate);
+        let mut options = options(folder.path(), port, admin, certificate);
+        options.drain_delay = drain_delay;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             let told_to_stop = async {
@@ -96,6 +113,11 @@ impl Injector {
         put_certificate(self.folder(), name);
     }
 
+    /// One whose time is over.
+    pub(crate) fn put_old_certificate(&self) {
+        put_certificate_until(self.folder(), "old.example", 2020);
+    }
+
     /// Replaces the settings as Kubernetes does.
     pub(crate) fn mount_settings(&self, settings: &[(&str, &str)]) {
         let mount = self.folder().join("settings");
@@ -118,54 +140,36 @@ impl Injector {
     }
 
     /// A connection to it, whatever it shows.
-    async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
+    pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
         let settings = TlsSettings { verify: Verify::Nothing, ..TlsSettings::default() };
         let mut config = client_config(&settings).unwrap();
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let name = ServerName::try_from("any.example").unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         stream
     }
 
     /// The certificate that it shows.
     pub(crate) async fn shown(&self) -> Vec<u8> {
-        let stream = self.connect(b"http/1.1").await;
+        let stream = self.connect().await;
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     }
 
     pub(crate) async fn ask(&self, review: &Value) -> (u16, Value) {
-        self.ask_over(b"http/1.1", review).await
+        self.ask_text(review.to_string()).await
     }
 
     pub(crate) async fn ask_text(&self, body: String) -> (u16, Value) {
         self.request("POST", "/mutate", body).await
     }
 
-    pub(crate) async fn ask_over(&self, protocol: &[u8], review: &Value) -> (u16, Value) {
-        let request = request("POST", "/mutate", review.to_string());
-        self.send(protocol, request).await
-    }
-
     pub(crate) async fn request(&self, method: &str, path: &str, body: String) -> (u16, Value) {
-        self.send(b"http/1.1", request(method, path, body)).await
-    }
-
-    async fn send(&self, protocol: &[u8], request: Request<Full<Bytes>>) -> (u16, Value) {
-        let stream = TokioIo::new(self.connect(protocol).await);
-        let answer = if protocol == b"h2" {
-            let executor = TokioExecutor::new();
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
-            tokio::spawn(connection);
-            sender.send_request(request).await.unwrap()
-        } else {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(stream).await.unwrap();
-            tokio::spawn(connection);
-            sender.send_request(request).await.unwrap()
-        };
+        let stream = TokioIo::new(self.connect().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let answer = sender.send_request(request(method, path, body)).await.unwrap();
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap_or_default())
@@ -217,7 +221,7 @@ fn options(
         listen: local(port),
         admin: Some(local(admin)),
         certificate,
-        drain_delay: Duration::from_millis(500),
+        drain_delay: DRAIN_DELAY,
     }
 }
 
@@ -227,9 +231,16 @@ fn files(folder: &Path) -> CertificateSource {
 }
 
 pub(crate) fn put_certificate(folder: &Path, name: &str) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
-    fs::write(folder.join("tls.crt"), made.cert.pem()).unwrap();
+    put_certificate_until(folder, name, 4096);
+}
+
+fn put_certificate_until(folder: &Path, name: &str, year: i32) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let made = params.self_signed(&key).unwrap();
+    fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+    fs::write(folder.join("tls.crt"), made.pem()).unwrap();
 }
 
 fn request(method: &str, path: &str, body: String) -> Request<Full<Bytes>> {

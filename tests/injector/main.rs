@@ -5,9 +5,14 @@ mod fixture;
 mod scripted;
 mod self_signed;
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fixture::{Injector, golden, until};
+use larder::net::{Listener, Routes, Server};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 fn patch(review: &Value) -> Value {
     let response = &review["response"];
@@ -21,23 +26,85 @@ fn warnings(review: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_pod_that_asks_gets_larder_over_either_protocol() {
+async fn a_pod_that_asks_gets_larder() {
     let injector = Injector::start().await;
-    for protocol in [&b"h2"[..], b"http/1.1"] {
-        for name in ["create.json", "create-generate-name.json", "create-minimal.json"] {
-            let request = golden(name);
-            let (status, review) = injector.ask_over(protocol, &request).await;
-            assert_eq!(status, 200);
-            assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
-            assert_eq!(review["kind"], "AdmissionReview");
-            assert_eq!(review["response"]["uid"], request["request"]["uid"]);
-            assert_eq!(review["response"]["allowed"], true);
-            assert_eq!(review["response"].get("warnings"), None);
-            let patch = patch(&review).to_string();
-            assert!(patch.contains(r#""name":"larder""#), "{patch}");
-        }
+    for name in ["create.json", "create-generate-name.json", "create-minimal.json"] {
+        let request = golden(name);
+        let (status, review) = injector.ask(&request).await;
+        assert_eq!(status, 200);
+        assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
+        assert_eq!(review["kind"], "AdmissionReview");
+        assert_eq!(review["response"]["uid"], request["request"]["uid"]);
+        assert_eq!(review["response"]["allowed"], true);
+        assert_eq!(review["response"].get("warnings"), None);
+        let patch = patch(&review).to_string();
+        assert!(patch.contains(r#""name":"larder""#), "{patch}");
     }
-    assert_eq!(injector.metric("larder_injector_requests_total{outcome=\"injected\"}").await, 6.0);
+    assert_eq!(injector.metric("larder_injector_requests_total{outcome=\"injected\"}").await, 3.0);
+}
+
+/// Sends the head of a request with a body of 8 MiB, and the first bytes of that.
+async fn begin_large_request(injector: &Injector, bytes: usize) -> impl AsyncRead + use<> {
+    let mut stream = injector.connect().await;
+    let head = format!("POST /mutate HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 8 << 20);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // It may answer before it has everything.
+    let _ = stream.write_all(&vec![b' '; bytes]).await;
+    let _ = stream.flush().await;
+    stream
+}
+
+async fn status_of(mut answer: impl AsyncRead + Unpin) -> String {
+    let mut status = [0; 12];
+    let read = tokio::time::timeout(Duration::from_secs(60), answer.read_exact(&mut status)).await;
+    read.expect("there is an answer").unwrap();
+    String::from_utf8(status.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn large_bodies_that_do_not_come_hold_nobody_up() {
+    let injector = Injector::start().await;
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        slow.push(Box::pin(begin_large_request(&injector, 1000).await));
+    }
+    let began = std::time::Instant::now();
+    assert_eq!(injector.ask(&golden("create.json")).await.0, 200);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    for one in slow {
+        assert_eq!(status_of(one).await, "HTTP/1.1 408");
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn beyond_the_room_for_large_bodies_only_large_ones_are_refused() {
+    let injector = Injector::start().await;
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        slow.push(Box::pin(begin_large_request(&injector, (8 << 20) - 1).await));
+    }
+    assert_eq!(injector.ask(&golden("create.json")).await.0, 200);
+    let mut answers = Vec::new();
+    for one in slow {
+        answers.push(status_of(one).await);
+    }
+    answers.sort();
+    assert_eq!(answers, ["HTTP/1.1 408", "HTTP/1.1 408", "HTTP/1.1 503", "HTTP/1.1 503"]);
+}
+
+#[tokio::test]
+async fn a_connection_may_be_idle_for_as_long_as_it_is_told_to() {
+    let server = Server::new(CancellationToken::new()).idle_timeout(Duration::from_millis(300));
+    let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap(), 0o600).unwrap();
+    let address = listener.address().to_string();
+    server.serve(async { listener }, Routes::new(axum::Router::new()));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut all = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut all));
+    read.await.expect("it is closed").unwrap();
+    assert!(all.starts_with("HTTP/1.1 404"), "{all}");
 }
 
 #[tokio::test]
@@ -150,6 +217,19 @@ async fn a_renewed_certificate_is_shown_and_a_bad_one_is_not() {
 }
 
 #[tokio::test]
+async fn with_a_certificate_whose_time_is_over_it_is_not_ready() {
+    let injector = Injector::start().await;
+    injector.put_old_certificate();
+    until("it is not ready", async || {
+        let (status, text) = injector.ready().await;
+        status == 503 && text.contains("is over")
+    })
+    .await;
+    injector.put_certificate("b.example");
+    injector.wait_until_ready().await;
+}
+
+#[tokio::test]
 async fn changed_settings_count_and_wrong_ones_do_not() {
     let injector = Injector::start().await;
     let has = async |value: &str| {
@@ -188,5 +268,11 @@ async fn told_to_stop_it_is_unready_and_serves_on_for_a_while() {
     injector.tell_to_stop();
     until("it is not ready", async || injector.ready().await.0 == 503).await;
     assert_eq!(injector.ask(&golden("create.json")).await.0, 200);
+}
+
+#[tokio::test]
+async fn told_to_stop_it_ends() {
+    let mut injector = Injector::start_with_drain_delay(Duration::from_millis(10)).await;
+    injector.tell_to_stop();
     injector.ended().await;
 }

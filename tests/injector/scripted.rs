@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -36,9 +37,15 @@ pub(crate) struct ApiServer {
 pub(crate) struct Objects {
     pub(crate) secret: Mutex<Option<Value>>,
     pub(crate) configuration: Mutex<Option<Value>>,
+    /// Whether everything is refused.
     pub(crate) forbids: AtomicBool,
+    /// Whether changes of the Secret are.
+    pub(crate) forbids_secrets: AtomicBool,
+    /// When something was.
+    pub(crate) refused: Mutex<Vec<Instant>>,
     pub(crate) authorities_made: AtomicUsize,
-    pub(crate) requests: AtomicUsize,
+    /// Each `caBundle` that there was, and since when.
+    bundles: Mutex<Vec<(Instant, String)>>,
 }
 
 type Answer = (StatusCode, Json<Value>);
@@ -81,7 +88,7 @@ impl ApiServer {
             service: "injector".into(),
             ca_secret: "ca".into(),
             webhook_configuration: "injector".into(),
-            interval: std::time::Duration::from_millis(200),
+            interval: Duration::from_millis(200),
         })
     }
 
@@ -103,15 +110,33 @@ impl Objects {
         let configuration = configuration.as_mut().unwrap();
         configuration["webhooks"][0]["clientConfig"]["caBundle"] = bundle;
         next_version(configuration);
+        self.bundle_changed(configuration);
+    }
+
+    fn bundle_changed(&self, configuration: &Value) {
+        let bundle = &configuration["webhooks"][0]["clientConfig"]["caBundle"];
+        let bundle = bundle.as_str().unwrap_or_default().to_owned();
+        self.bundles.lock().push((Instant::now(), bundle));
+    }
+
+    /// `caBundle` as an API server trusts it that hears of changes so much later.
+    pub(crate) fn bundle_heard(&self, lag: Duration) -> String {
+        let bundles = self.bundles.lock();
+        let heard = bundles.iter().rfind(|(since, _)| since.elapsed() >= lag);
+        heard.map(|(_, bundle)| bundle.clone()).unwrap_or_default()
     }
 
     fn enter(&self, headers: &HeaderMap) -> Result<(), Answer> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
         assert_eq!(headers["authorization"], "Bearer of the account");
-        match self.forbids.load(Ordering::Relaxed) {
-            true => Err(status(StatusCode::FORBIDDEN, "not allowed")),
-            false => Ok(()),
+        self.refuse_if(&self.forbids)
+    }
+
+    fn refuse_if(&self, forbids: &AtomicBool) -> Result<(), Answer> {
+        if forbids.load(Ordering::Relaxed) {
+            self.refused.lock().push(Instant::now());
+            return Err(status(StatusCode::FORBIDDEN, "not allowed"));
         }
+        Ok(())
     }
 }
 
@@ -168,6 +193,7 @@ async fn put_secret(
     Json(new): Json<Value>,
 ) -> Result<Answer, Answer> {
     objects.enter(&headers)?;
+    objects.refuse_if(&objects.forbids_secrets)?;
     let mut secret = objects.secret.lock();
     let old = secret.as_mut().ok_or_else(|| status(StatusCode::NOT_FOUND, "not found"))?;
     if old["metadata"]["resourceVersion"] != new["metadata"]["resourceVersion"] {
@@ -204,5 +230,6 @@ async fn patch_configuration(
     let bundle = fields["webhooks"][0]["clientConfig"]["caBundle"].clone();
     old["webhooks"][0]["clientConfig"]["caBundle"] = bundle;
     next_version(old);
+    objects.bundle_changed(old);
     found(configuration.as_ref())
 }

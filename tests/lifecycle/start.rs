@@ -51,6 +51,8 @@ async fn the_start_is_done_once_the_registry_is_loaded() {
         assert_eq!(client.health(service).await, SERVING, "{service}");
     }
     assert_eq!(world.ask_admin("/readyz").unwrap().status, 200);
+    let metrics = world.ask_admin("/metrics").unwrap().body;
+    assert!(metrics.contains("larder_config_errors 0\n"), "{metrics}");
     assert_eq!(world.ask().unwrap().status, 200);
 }
 
@@ -144,4 +146,23 @@ fn a_larder_yaml_in_the_repository_is_read_unless_another_is_named() {
     let mut named = world.command("check");
     named.arg("-c").arg(world.repo()).args(["--config", "named.yaml"]);
     assert_eq!(named.output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn flags_win_over_variables_wherever_they_stand() {
+    let world = World::quickstart();
+    for name in ["flag", "env"] {
+        fs::write(world.path(name), format!("requests: {{max_rows: {name}}}\n")).unwrap();
+    }
+    let check = |before: &[&str], after: &[&str]| {
+        let mut command = world.command(before.first().unwrap_or(&"check"));
+        command.args(before.get(1..).unwrap_or_default());
+        command.args(before.first().map(|_| "check")).arg("-c").arg(world.repo()).args(after);
+        let output = command.env("LARDER_CONFIG", "env").output().unwrap();
+        told(&output).split(':').next().unwrap().to_owned()
+    };
+    assert_eq!(check(&[], &[]), "env");
+    assert_eq!(check(&["--config", "flag"], &[]), "flag");
+    assert_eq!(check(&[], &["--config", "flag"]), "flag");
+    assert_eq!(check(&["--config", "env"], &["--config", "flag"]), "flag");
 }

@@ -152,3 +152,24 @@ fn without_being_told_to_wait_a_wrong_configuration_opens_nothing() {
     assert!(!world.socket().exists() && !world.admin().exists());
     assert!(larder.log().contains("repo/feature_store.yaml: cannot be read"), "{}", larder.log());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_are_told_no_more_than_they_can_take() {
+    let world = World::quickstart();
+    let keys: String = (0..500).map(|number| format!("nonsense_{number}: 1\n")).collect();
+    fs::write(world.repo().join("larder.yaml"), keys).unwrap();
+    let mut larder = world.serve(wait);
+    larder.until("it serves", || get(&world.socket(), "/health").is_some());
+    let mut client = Client::connect(&world.socket()).await;
+    let call = client.begin("/feast.serving.ServingService/GetOnlineFeatures").await;
+    let ended = call.finish(&GetFeastServingInfoRequest::default()).await;
+    assert_eq!(ended.code, "14");
+    let why = ended.why.replace("%20", " ");
+    assert!(why.starts_with("larder has no configuration that can be used: "), "{why}");
+    assert!(why.ends_with(" more; the log has all") && ended.why.len() < 4000, "{why}");
+    let answer = world.ask().unwrap();
+    assert!(answer.status == 503 && answer.body.contains("the log has all"), "{answer:?}");
+    for all in [larder.log(), world.ask_admin("/readyz").unwrap().body] {
+        assert!(all.contains("nonsense_499"), "{all}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Feature repositories, and larders that serve them at Unix sockets.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read, Write},
     os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
@@ -99,6 +99,12 @@ impl World {
     pub(crate) fn command(&self, command: &str) -> Command {
         let mut larder = Command::new(LARDER);
         larder.arg(command).current_dir(self.dir.path()).stdin(Stdio::null());
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            if ["LARDER_", "FEAST_", "FEATURE_STORE_"].iter().any(|start| text.starts_with(start)) {
+                larder.env_remove(name);
+            }
+        }
         larder
     }
 

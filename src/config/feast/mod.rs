@@ -73,7 +73,6 @@ pub(super) fn read(
     ignore_auth: bool,
     problems: &mut Problems,
 ) -> Option<(FeastSettings, FeastStores)> {
-    let repo = repo(sources, surroundings);
     let (origin, text) = match find(sources, surroundings) {
         Ok(found) => found,
         Err(problem) => {
@@ -82,37 +81,30 @@ pub(super) fn read(
         }
     };
     let text = expand(&text, |name| surroundings.environment.get(name).map(String::as_str));
-    let root = match parse(&text, &origin, Dialect::Python) {
-        Ok(root) => root,
-        Err(problem) => {
-            problems.errors.push(problem);
-            return None;
+    let before = problems.errors.len();
+    let root = parse(&text, &origin, Dialect::Python);
+    let root = root.map_err(|problem| problems.errors.push(problem)).ok();
+    let settings = root.and_then(|root| {
+        let repo = repo(sources, surroundings);
+        let reader = Reader { root: &root, origin, repo, problems };
+        reader.settings(surroundings, store, registry, ignore_auth)
+    });
+    hint_at_variables(&text, &mut problems.errors[before..]);
+    settings
+}
+
+/// Says it where a variable in the line that is wrong was not set; not which, since what looks like
+/// one may be a part of a secret.
+fn hint_at_variables(text: &str, problems: &mut [Problem]) {
+    for problem in problems {
+        let Origin::File { line, .. } = problem.origin else { continue };
+        let before = usize::try_from(line).ok().and_then(|line| line.checked_sub(1));
+        if before.and_then(|before| text.lines().nth(before)).is_some_and(|it| it.contains("${")) {
+            problem.message.push_str(
+                "; a variable in this line is not set, and larder reads them once, as it starts",
+            );
         }
-    };
-    let mut reader = Reader { root: &root, origin, repo, problems };
-    reader.auth(ignore_auth);
-    // Each says what is wrong with it before any is missed.
-    let (project, registry) = (reader.project(), reader.registry(surroundings, registry));
-    let context = StoreContext { repo: &reader.repo, surroundings, store };
-    let stores = online_store::read(&root, &reader.origin, &context, reader.problems);
-    let key_encoding = reader.key_encoding();
-    let (registry, versioning) = registry?;
-    let stores = stores?;
-    if versioning && !stores.keep_versions_alike() {
-        let message = "has stores of which some keep the versions of a view apart and others do not, \
-                       with registry.enable_online_feature_view_versioning on: larder would read \
-                       rows under wrong names";
-        reader.problems.error(&reader.origin, "online_store", message);
-        return None;
     }
-    let settings = FeastSettings {
-        project: project?.into(),
-        registry,
-        key_encoding: key_encoding?,
-        versioning,
-        routing_tag: stores.routing_tag.clone(),
-    };
-    Some((settings, stores))
 }
 
 /// Where the text is.
@@ -192,6 +184,38 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn settings(
+        mut self,
+        surroundings: &Surroundings,
+        store: &StoreSection,
+        registry: &RegistrySection,
+        ignore_auth: bool,
+    ) -> Option<(FeastSettings, FeastStores)> {
+        self.auth(ignore_auth);
+        // Each says what is wrong with it before any is missed.
+        let (project, registry) = (self.project(), self.registry(surroundings, registry));
+        let context = StoreContext { repo: &self.repo, surroundings, store };
+        let stores = online_store::read(self.root, &self.origin, &context, self.problems);
+        let key_encoding = self.key_encoding();
+        let (registry, versioning) = registry?;
+        let stores = stores?;
+        if versioning && !stores.keep_versions_alike() {
+            let message = "has stores of which some keep the versions of a view apart and others \
+                           do not, with registry.enable_online_feature_view_versioning on: larder \
+                           would read rows under wrong names";
+            self.problems.error(&self.origin, "online_store", message);
+            return None;
+        }
+        let settings = FeastSettings {
+            project: project?.into(),
+            registry,
+            key_encoding: key_encoding?,
+            versioning,
+            routing_tag: stores.routing_tag.clone(),
+        };
+        Some((settings, stores))
+    }
+
     fn project(&mut self) -> Option<String> {
         match self.root.get("project") {
             Some(Node { value: Value::Text(project), .. }) if !project.is_empty() => {

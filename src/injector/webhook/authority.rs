@@ -48,7 +48,7 @@ pub(super) struct Leaf {
 
 /// Why an authority is of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum BadAuthority {
+pub(super) enum BadAuthority {
     /// A certificate is missing, or is none.
     #[error("`tls.crt` is no certificate in PEM form")]
     NoCertificate,
@@ -117,6 +117,11 @@ impl Authority {
         is_due(self.validity, now_unix)
     }
 
+    /// Whether what it signs is still trusted.
+    pub(super) fn is_valid(&self, now_unix: i64) -> bool {
+        (self.validity.not_before..=self.validity.not_after).contains(&now_unix)
+    }
+
     /// A certificate for a server of these names. It is looked at as a client would that trusts
     /// this authority.
     ///
@@ -163,10 +168,11 @@ impl Authority {
     }
 }
 
-/// Whether two thirds of its life are over.
+/// Whether it is to be replaced: two thirds of its life are over; or it has not begun, as whoever
+/// made it had a clock that was ahead by more than [`CLOCK_SKEW`].
 pub(super) fn is_due(validity: Validity, now_unix: i64) -> bool {
     let life = validity.not_after.saturating_sub(validity.not_before);
-    now_unix >= validity.not_after.saturating_sub(life / 3)
+    now_unix < validity.not_before || now_unix >= validity.not_after.saturating_sub(life / 3)
 }
 
 fn authority_params() -> CertificateParams {
@@ -238,6 +244,16 @@ mod tests {
         let leaf = made.sign(&names(), NOW).unwrap();
         let not_one = Authority::read(leaf.certificate.as_bytes(), leaf.key.as_bytes()).unwrap();
         not_one.sign(&names(), NOW).err().expect("a leaf signs nothing");
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_made_is_replaced() {
+        let ahead = Authority::make(NOW + 3 * 3600).unwrap();
+        assert!(ahead.is_due(NOW) && !ahead.is_valid(NOW));
+        assert!(!ahead.is_due(NOW + 2 * 3600) && ahead.is_valid(NOW + 2 * 3600));
+        let a_little = Authority::make(NOW + 3000).unwrap();
+        assert!(!a_little.is_due(NOW) && a_little.is_valid(NOW));
+        a_little.sign(&names(), NOW).unwrap();
     }
 
     #[test]

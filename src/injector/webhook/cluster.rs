@@ -29,7 +29,7 @@ pub struct Cluster {
 
 /// Why there is no answer that is of use.
 #[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
+pub(super) enum ClusterError {
     /// A file of the service account cannot be read.
     #[error("`{}` cannot be read", path.display())]
     ServiceAccount {

@@ -33,7 +33,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Why files are of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum BadFile {
+pub(super) enum BadFile {
     /// One cannot be read.
     #[error("`{}` cannot be read", path.display())]
     Unreadable {

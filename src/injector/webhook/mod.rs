@@ -33,13 +33,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::{
-    authority::BadAuthority,
-    cluster::{Cluster, ClusterError},
-    files::BadFile,
-    review::{Answered, NotAReview, Outcome, PodName, answer},
-    self_signed::SelfSigned,
-};
+pub use self::{cluster::Cluster, self_signed::SelfSigned};
 use self::{
     files::{CertificateFiles, SettingsFolder},
     metrics::InjectorMetrics,
@@ -102,36 +96,54 @@ pub enum StartError {
 /// For requests under way, in the end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a connection of the API server's may be idle: it closes its own after 90 s, and is not
+/// to find one closed just as it uses it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// The histogram is folded this often.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What keeps an injector from being ready.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Readiness {
+    served: Arc<ServedCertificate>,
     certified: AtomicBool,
     stopping: AtomicBool,
     problem: Mutex<Option<String>>,
 }
 
 impl Readiness {
+    fn of(served: Arc<ServedCertificate>) -> Self {
+        let (certified, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { served, certified, stopping, problem: Mutex::new(None) }
+    }
+
     /// There is a certificate that the API server trusts, or why not. Once there was, a failure
-    /// changes nothing: it is still shown.
+    /// changes nothing: it is still shown, and good until its time is over.
     fn certified(&self, result: Result<(), String>) {
         match result {
-            Ok(()) => self.certified.store(true, Ordering::Relaxed),
+            Ok(()) => {
+                *self.problem.lock() = None;
+                self.certified.store(true, Ordering::Relaxed);
+            }
             Err(error) => *self.problem.lock() = Some(error),
         }
     }
 
-    fn problem(&self) -> Option<String> {
+    fn problem(&self, now_unix: i64) -> Option<String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Some("stopping".to_owned());
         }
-        if self.certified.load(Ordering::Relaxed) {
+        let is_over = self.served.validity().is_some_and(|shown| shown.not_after < now_unix);
+        if self.certified.load(Ordering::Relaxed) && !is_over {
             return None;
         }
         let why = self.problem.lock();
-        let why = why.as_deref().unwrap_or("the API server was not asked yet");
+        let why = match why.as_deref() {
+            Some(why) => why,
+            None if is_over => "the time of the one that is shown is over",
+            None => "the API server was not asked yet",
+        };
         Some(format!("there is no certificate that the API server trusts: {why}"))
     }
 }
@@ -147,7 +159,7 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let metrics = InjectorMetrics::new();
     let served = Arc::<ServedCertificate>::default();
-    let readiness = Arc::<Readiness>::default();
+    let readiness = Arc::new(Readiness::of(Arc::clone(&served)));
     let settings = Arc::new(ArcSwap::from_pointee(Settings::default()));
 
     let folder = SettingsFolder {
@@ -190,7 +202,7 @@ pub async fn run(
     tokio::spawn(upkeep(Arc::clone(&metrics), background.clone()));
 
     let stop = CancellationToken::new();
-    let server = Server::new(stop.clone());
+    let server = Server::new(stop.clone()).idle_timeout(IDLE_TIMEOUT);
     info!(address = %listener.address(), "answering the API server");
     let injector = Injector::new(settings, Arc::clone(&metrics));
     let routes = Routes::new(server::webhook(injector));

@@ -12,11 +12,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
-use crate::injector::{Outcome as Sidecar, Patch, Reason, Settings, Way, asks, inject};
+use crate::injector::{
+    Outcome as Sidecar, Patch, Reason, Settings, Way, asks, inject, settings::shortened,
+};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// The pod gets larder.
     Injected,
     /// There is nothing to do, or nothing that can be done.
@@ -27,30 +29,38 @@ pub enum Outcome {
 
 /// An answer, and what is told of it.
 #[derive(Debug)]
-pub struct Answered {
+pub(super) struct Answered {
     /// The `AdmissionReview` that goes back.
-    pub body: String,
+    pub(super) body: String,
     /// What became of the request.
-    pub outcome: Outcome,
+    pub(super) outcome: Outcome,
     /// Whose pod it is.
-    pub pod: PodName,
+    pub(super) pod: PodName,
     /// What the API server tells the user.
-    pub warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
-/// A pod's name, as far as it has one yet.
+/// A pod's name, as far as it has one yet, for people to read: shortened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodName {
+pub(super) struct PodName {
     /// Its namespace.
-    pub namespace: String,
+    pub(super) namespace: String,
     /// Its name, or else `generateName`, which the API server makes a name of.
-    pub name: String,
+    pub(super) name: String,
 }
 
 /// Text that is no `AdmissionReview` of version 1 with a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected an AdmissionReview of admission.k8s.io/v1 with a request: {0}")]
-pub struct NotAReview(String);
+pub(super) struct NotAReview(String);
+
+impl NotAReview {
+    /// What is wrong may quote what was sent.
+    fn because(mut why: String) -> Self {
+        shorten(&mut why);
+        Self(why)
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -115,21 +125,24 @@ const KIND: &str = "AdmissionReview";
 const MAX_WARNING_CHARS: usize = 256;
 const MAX_WARNINGS: usize = 16;
 
-/// Values in a pod: it bounds what a pod takes once it is read. The largest that Kubernetes can
-/// keep has a tenth of that.
-const MAX_VALUES: usize = 500_000;
+/// What a pod may weigh, by [`weight`]. Once it is read it takes at most some 200 bytes for each:
+/// 25 MB. A pod with 15,000 variables is not too large.
+const MAX_WEIGHT: usize = 120_000;
+
+/// Each is changed, and a patch has some kilobytes for it. Kubernetes has trouble with a tenth.
+const MAX_CONTAINERS: usize = 1000;
 
 /// Answers a request.
 ///
 /// # Errors
 ///
 /// If it is none: there is nobody to answer.
-pub fn answer(body: &[u8], settings: &Settings) -> Result<Answered, NotAReview> {
+pub(super) fn answer(body: &[u8], settings: &Settings) -> Result<Answered, NotAReview> {
     let review: Review<'_> =
-        serde_json::from_slice(body).map_err(|error| NotAReview(error.to_string()))?;
+        serde_json::from_slice(body).map_err(|error| NotAReview::because(error.to_string()))?;
     if (&*review.api_version, &*review.kind) != (API_VERSION, KIND) {
         let (version, kind) = (review.api_version, review.kind);
-        return Err(NotAReview(format!("this is a {kind:.60} of {version:.60}")));
+        return Err(NotAReview::because(format!("this is a {kind:.60} of {version:.60}")));
     }
     let request = review.request;
     let pod = (request.is_new_pod()).then(|| request.object.map(RawValue::get)).flatten();
@@ -154,7 +167,7 @@ pub fn answer(body: &[u8], settings: &Settings) -> Result<Answered, NotAReview> 
         },
     };
     let body = serde_json::to_string(&answer).expect("text and lists of text are JSON");
-    let pod = PodName { namespace: request.namespace, name };
+    let pod = PodName { namespace: shortened(&request.namespace), name };
     Ok(Answered { body, outcome, pod, warnings })
 }
 
@@ -178,14 +191,16 @@ struct Decided {
 
 impl Decided {
     fn on(pod: &str, settings: &Settings) -> Self {
-        let values = pod.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
-        if values > MAX_VALUES {
+        if weight(pod) > MAX_WEIGHT {
             return Self::invalid("it is too large");
         }
         // Deeper than serde_json reads is deeper than any pod.
         let Ok(pod) = serde_json::from_str::<Value>(pod) else {
             return Self::invalid("it is nested too deeply, or no pod");
         };
+        if containers(&pod) > MAX_CONTAINERS {
+            return Self { name: name_of(&pod), ..Self::invalid("it has too many containers") };
+        }
         // Kubernetes would refuse the pod, where the webhook must not fail.
         let decided = catch_unwind(AssertUnwindSafe(|| Self::on_parsed(&pod, settings)));
         let decided = decided.unwrap_or_else(|_| Self::invalid("of an error within larder"));
@@ -223,11 +238,106 @@ impl Decided {
 /// A pod that a controller makes has no name yet.
 fn name_of(pod: &Value) -> String {
     let text = |key: &str| pod["metadata"][key].as_str().filter(|name| !name.is_empty());
-    text("name").or_else(|| text("generateName")).unwrap_or_default().to_owned()
+    shortened(text("name").or_else(|| text("generateName")).unwrap_or_default())
+}
+
+fn containers(pod: &Value) -> usize {
+    pod["spec"]["containers"].as_array().map_or(0, Vec::len)
+}
+
+/// How much memory a text in JSON takes once it is read: one for each value, and more for a mapping,
+/// which has room for some entries from its first. What stands in texts counts by its length,
+/// which is bounded.
+fn weight(json: &str) -> usize {
+    let mut weight = 0;
+    let mut bytes = json.bytes();
+    let mut in_text = false;
+    while let Some(byte) = bytes.next() {
+        match (byte, in_text) {
+            (b'"', _) => in_text = !in_text,
+            (b'\\', true) => {
+                bytes.next();
+            }
+            (b'{', false) => weight += 4,
+            (b',' | b'[', false) => weight += 1,
+            _ => {}
+        }
+    }
+    weight
 }
 
 fn shorten(warning: &mut String) {
     if let Some((end, _)) = warning.char_indices().nth(MAX_WARNING_CHARS) {
         warning.truncate(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_texts_has_no_weight() {
+        for (json, expected) in [
+            (r#"{"a":"b"}"#, 4),
+            (r#"[1,2,{"a":[]}]"#, 8),
+            (r#"["[{,,\"[{,\\",","]"#, 2),
+            (r#"["\\\","#, 1),
+            ("", 0),
+        ] {
+            assert_eq!(weight(json), expected, "{json}");
+        }
+    }
+
+    fn review(object: &Value) -> Answered {
+        let review = json!({
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "request": {
+                "uid": "u",
+                "kind": { "group": "", "version": "v1", "kind": "Pod" },
+                "operation": "CREATE",
+                "namespace": "n".repeat(10_000),
+                "object": object,
+            },
+        });
+        answer(review.to_string().as_bytes(), &Settings::default()).unwrap()
+    }
+
+    fn pod(containers: Value) -> Value {
+        let metadata = json!({
+            "generateName": "g".repeat(100_000),
+            "labels": { "larder.dev/inject": "enabled" },
+        });
+        json!({ "metadata": metadata, "spec": { "containers": containers } })
+    }
+
+    #[test]
+    fn a_pod_that_would_take_much_memory_is_not_read() {
+        let small: Vec<_> = (0..50_000).map(|_| json!({ "key": "a" })).collect();
+        let mut large = pod(json!([{ "name": "a" }]));
+        large["spec"]["more"] = json!(small);
+        assert_eq!(review(&large).outcome, Outcome::Invalid);
+        large["spec"]["more"] = json!(small[..20_000]);
+        assert_eq!(review(&large).outcome, Outcome::Injected);
+        large["spec"]["more"] = json!({ "text": "[{,".repeat(500_000) });
+        assert_eq!(review(&large).outcome, Outcome::Injected);
+        let many = (0..1001).map(|number| json!({ "name": number.to_string() })).collect();
+        assert_eq!(review(&pod(many)).outcome, Outcome::Invalid);
+    }
+
+    #[test]
+    fn what_is_logged_is_short_whatever_was_sent() {
+        let answered = review(&pod(json!([{ "name": "a" }])));
+        assert_eq!(answered.outcome, Outcome::Injected);
+        let PodName { namespace, name } = answered.pod;
+        assert!(namespace.len() < 100 && namespace.starts_with('n'), "{namespace}");
+        assert!(name.len() < 100 && name.starts_with('g'), "{name}");
+
+        let long = json!({ "apiVersion": "x".repeat(100_000), "kind": "y", "request": "z".repeat(1 << 20) });
+        let error = answer(long.to_string().as_bytes(), &Settings::default()).unwrap_err();
+        assert!(error.to_string().len() < 400, "{error}");
     }
 }

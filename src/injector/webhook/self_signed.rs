@@ -4,16 +4,16 @@
 //! ```text
 //!  look --> Secret there? --no--> make it (409: another replica did; read that)
 //!   ^          | yes
-//!   |       two thirds over? --yes--> replace it (409: another replica did)
+//!   |       two thirds over? --yes--> replace it (409: another replica did); refused: go on with it
 //!   |          |
-//!   |       in caBundle? --no--> put it in, beside the one before
+//!   |       in caBundle? --no--> put it in, beside the one that is shown
 //!   |          |
-//!   |       sign, show: the first at once; one of a new authority when the bundle has been seen
-//!   |          |                                                   with it by an earlier look
-//!   +--- a minute, or backoff after a failure
+//!   |       sign, show: the first at once; one of a new authority when it was in the bundle in this
+//!   |          |        look and in the one before
+//!   +--- a minute; some seconds until a new one is shown; backoff after a failure
 //! ```
 //!
-//! Whatever fails, what is shown stays: an API server that is away ends nothing.
+//! Whatever fails, what is shown stays, until its time is over.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,6 +61,9 @@ pub(super) struct Keeper {
     readiness: Arc<Readiness>,
     metrics: Arc<InjectorMetrics>,
     shown: Option<Shown>,
+    /// The authority that was in the bundle when the last look that did not fail was over. Who put
+    /// it there may have done so a moment before.
+    announced: Option<CertificateDer<'static>>,
 }
 
 /// The certificate that is shown.
@@ -69,13 +72,27 @@ struct Shown {
     validity: Validity,
 }
 
-/// What a look came to.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a look came to that left a certificate which is trusted.
 enum Looked {
     /// All is as it should be.
     Settled,
-    /// The new authority was put into the bundle; what it signed is shown after the next look.
+    /// A new authority is in the bundle; what it signed is shown after the next look.
     Announced,
+    /// The authority is due and cannot be replaced: the one before is still good.
+    NotRenewed(LookError),
+}
+
+/// The authority of all replicas.
+struct Found {
+    authority: Authority,
+    /// Why it is not another, if it should be.
+    not_renewed: Option<LookError>,
+}
+
+impl Found {
+    fn good(authority: Authority) -> Self {
+        Self { authority, not_renewed: None }
+    }
 }
 
 /// Why a look failed.
@@ -87,6 +104,8 @@ enum LookError {
     BadSecret(String, #[source] BadAuthority),
     #[error("a certificate cannot be made")]
     Make(#[source] BadAuthority),
+    #[error("the authority in secret `{0}` cannot be renewed, and is used until its time is over")]
+    Renewal(String, #[source] ClusterError),
     #[error("the certificate that was made cannot be shown")]
     Show(#[from] BadCertificate),
     #[error("mutatingwebhookconfiguration `{0}` has no webhooks")]
@@ -108,7 +127,7 @@ impl Keeper {
         readiness: Arc<Readiness>,
         metrics: Arc<InjectorMetrics>,
     ) -> Self {
-        Self { settings, served, readiness, metrics, shown: None }
+        Self { settings, served, readiness, metrics, shown: None, announced: None }
     }
 
     /// Looks after them until `stop`.
@@ -126,17 +145,21 @@ impl Keeper {
                 () = stop.cancelled() => return,
                 looked = self.look(clock::now().unix_seconds) => looked,
             };
+            if looked.is_ok() {
+                self.readiness.certified(Ok(()));
+            }
+            let looked = match looked {
+                Ok(Looked::Settled) => Ok(interval.mul_f64(fastrand::f64().mul_add(0.2, 0.9))),
+                Ok(Looked::Announced) => Ok(ANNOUNCED),
+                Ok(Looked::NotRenewed(error)) | Err(error) => Err(error),
+            };
             let wait = match looked {
-                Ok(looked) => {
-                    self.readiness.certified(Ok(()));
+                Ok(wait) => {
                     if failing.take().is_some() {
                         info!("the certificates are looked after again");
                     }
                     delays = backoff.build();
-                    match looked {
-                        Looked::Settled => interval.mul_f64(fastrand::f64().mul_add(0.2, 0.9)),
-                        Looked::Announced => ANNOUNCED,
-                    }
+                    wait
                 }
                 Err(error) => {
                     self.metrics.certificate_errors.increment(1);
@@ -159,23 +182,26 @@ impl Keeper {
 
     async fn look(&mut self, now: i64) -> Result<Looked, LookError> {
         let configuration = self.configuration().await?;
-        let authority = self.authority(&configuration, now).await?;
+        let Found { authority, not_renewed } = self.authority(&configuration, now).await?;
         if self.shown.is_none() {
             // Nobody can be served worse than without a certificate.
             self.show(&authority, now)?;
         }
-        let was_announced = self.announce(configuration, &authority, now).await?;
-        let is_current = self.shown.as_ref().is_some_and(|shown| {
-            shown.authority == *authority.certificate() && !authority::is_due(shown.validity, now)
-        });
-        if is_current {
-            return Ok(Looked::Settled);
+        let was_there = self.announce(configuration, &authority, now).await?;
+        let own = authority.certificate();
+        let was_announced = was_there && self.announced.as_ref() == Some(own);
+        self.announced = Some(own.clone());
+        let shown = self.shown.as_ref();
+        let is_of_it = shown.is_some_and(|shown| shown.authority == *own);
+        let is_due = shown.is_none_or(|shown| authority::is_due(shown.validity, now));
+        // Of an authority that is trusted already, a new certificate is, too.
+        if is_of_it || was_announced {
+            if is_due || !is_of_it {
+                self.show(&authority, now)?;
+            }
+            return Ok(not_renewed.map_or(Looked::Settled, Looked::NotRenewed));
         }
-        if !was_announced {
-            return Ok(Looked::Announced);
-        }
-        self.show(&authority, now)?;
-        Ok(Looked::Settled)
+        Ok(Looked::Announced)
     }
 
     /// The webhook, as the API server knows it.
@@ -188,8 +214,7 @@ impl Keeper {
         }
     }
 
-    /// The authority of all replicas.
-    async fn authority(&self, configuration: &Value, now: i64) -> Result<Authority, LookError> {
+    async fn authority(&self, configuration: &Value, now: i64) -> Result<Found, LookError> {
         let SelfSigned { namespace, ca_secret, .. } = &self.settings;
         let secrets = format!("/api/v1/namespaces/{namespace}/secrets");
         let path = format!("{secrets}/{ca_secret}");
@@ -211,9 +236,9 @@ impl Keeper {
                         // It would only stay behind.
                         debug!(%error, "the secret's owner cannot be set");
                     }
-                    return Ok(authority);
+                    return Ok(Found::good(authority));
                 }
-                Some(secret)
+                Some((secret, authority))
             }
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
@@ -223,10 +248,10 @@ impl Keeper {
             "tls.crt": STANDARD.encode(made.pem()),
             "tls.key": STANDARD.encode(made.key_pem()),
         });
-        let stored = match kept {
-            Some(mut secret) => {
+        let (stored, before) = match kept {
+            Some((mut secret, before)) => {
                 secret["data"] = data;
-                cluster.replace(&path, &secret).await
+                (cluster.replace(&path, &secret).await, Some(before))
             }
             None => {
                 let secret = json!({
@@ -236,17 +261,25 @@ impl Keeper {
                     "type": "kubernetes.io/tls",
                     "data": data,
                 });
-                cluster.create(&secrets, &secret).await
+                (cluster.create(&secrets, &secret).await, None)
             }
         };
         match stored {
             Ok(_) => {
                 info!(secret = ca_secret, "a certificate authority was made");
-                Ok(made)
+                Ok(Found::good(made))
             }
             // Another replica was faster.
-            Err(error) if error.is_conflict() => self.read(&cluster.get(&path).await?),
-            Err(error) => Err(error.into()),
+            Err(error) if error.is_conflict() => {
+                Ok(Found::good(self.read(&cluster.get(&path).await?)?))
+            }
+            Err(error) => match before {
+                Some(authority) if authority.is_valid(now) => {
+                    let not_renewed = Some(LookError::Renewal(ca_secret.clone(), error));
+                    Ok(Found { authority, not_renewed })
+                }
+                _ => Err(error.into()),
+            },
         }
     }
 
@@ -260,7 +293,8 @@ impl Keeper {
             .map_err(|error| LookError::BadSecret(name.clone(), error))
     }
 
-    /// Puts the authority into the bundle of each webhook. Whether it was in all of them before.
+    /// Puts the authority into the bundle of each webhook, beside that of what is shown. Whether all
+    /// bundles were good when they were read first.
     async fn announce(
         &self,
         mut configuration: Value,
@@ -268,12 +302,17 @@ impl Keeper {
         now: i64,
     ) -> Result<bool, LookError> {
         let name = &self.settings.webhook_configuration;
+        let own = authority.certificate();
+        let shown = self.shown.as_ref().map(|shown| &shown.authority);
         let mut attempts = 0..MAX_CONFLICTS;
+        let mut was_there = true;
         loop {
-            let changed = with_bundle(&configuration, authority, now);
+            let changed =
+                with_bundle(&configuration, |bundle| bundle::wanted(bundle, own, shown, now));
             if changed.is_empty() {
-                return Ok(true);
+                return Ok(was_there);
             }
+            was_there = false;
             // With the version that was read: two replicas do not undo each other's change.
             let version = &configuration["metadata"]["resourceVersion"];
             let metadata = json!({ "name": name, "resourceVersion": version });
@@ -314,13 +353,13 @@ fn configuration_path(name: &str) -> String {
 }
 
 /// The webhooks whose bundle is to change, with what they are to have.
-fn with_bundle(configuration: &Value, authority: &Authority, now: i64) -> Vec<Value> {
+fn with_bundle(configuration: &Value, wanted: impl Fn(&[u8]) -> Option<String>) -> Vec<Value> {
     let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
     webhooks
         .filter_map(|webhook| {
             let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
             let bundle = STANDARD.decode(bundle).unwrap_or_default();
-            let wanted = bundle::wanted(&bundle, authority.certificate(), now)?;
+            let wanted = wanted(&bundle)?;
             let client = json!({ "caBundle": STANDARD.encode(wanted) });
             Some(json!({ "name": webhook["name"], "clientConfig": client }))
         })

@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use axum::{
     Router,
+    body::{Body, HttpBody},
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_LENGTH, header::CONTENT_TYPE},
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{self, Instant},
 };
 use tower_http::catch_panic::CatchPanicLayer;
@@ -23,7 +24,7 @@ use super::{
     metrics::InjectorMetrics,
     review::{self, Answered, Outcome},
 };
-use crate::injector::Settings;
+use crate::{clock, injector::Settings};
 
 /// The largest request. The API server takes objects of 3 MiB.
 const MAX_BODY: usize = 8 << 20;
@@ -31,11 +32,20 @@ const MAX_BODY: usize = 8 << 20;
 /// Requests at once; more are refused. The API server has done with each after its timeout.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Bytes of bodies at once: more wait. They bound the memory that requests take.
-const MAX_BODIES: usize = 4 * MAX_BODY;
+/// So much of each body needs no room: hardly a pod is larger, and those few that are, or pretend
+/// to be, do not stand in its way.
+const FREE_BODY: usize = 64 << 10;
 
-/// How long a body may take to come: longer than any webhook's `timeoutSeconds` serves nobody.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of bodies beyond that at once; more are refused. With what [`MAX_IN_FLIGHT`] have free they
+/// bound what was received; what is made of it, [`MAX_DECIDING`] bounds.
+const MAX_BODIES: usize = 2 * MAX_BODY;
+
+/// Pods that are read and decided upon at once; more wait, for milliseconds. Each may take several
+/// times its text.
+const MAX_DECIDING: usize = 2;
+
+/// How long a body may take to come. The API server gives a webhook 2 s, as the chart has it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 pub(super) struct Injector {
@@ -43,6 +53,7 @@ pub(super) struct Injector {
     pub(super) metrics: Arc<InjectorMetrics>,
     requests: Semaphore,
     bodies: Semaphore,
+    deciding: Semaphore,
 }
 
 impl Injector {
@@ -50,8 +61,13 @@ impl Injector {
         settings: Arc<ArcSwap<Settings>>,
         metrics: Arc<InjectorMetrics>,
     ) -> Arc<Self> {
-        let (requests, bodies) = (Semaphore::new(MAX_IN_FLIGHT), Semaphore::new(MAX_BODIES));
-        Arc::new(Self { settings, metrics, requests, bodies })
+        Arc::new(Self {
+            settings,
+            metrics,
+            requests: Semaphore::new(MAX_IN_FLIGHT),
+            bodies: Semaphore::new(MAX_BODIES),
+            deciding: Semaphore::new(MAX_DECIDING),
+        })
     }
 }
 
@@ -63,7 +79,7 @@ pub(super) fn webhook(injector: Arc<Injector>) -> Router {
 /// Serves `/livez`, `/readyz` and `/metrics`.
 pub(super) fn admin(readiness: Arc<Readiness>, metrics: Arc<InjectorMetrics>) -> Router {
     let ready = move || async move {
-        match readiness.problem() {
+        match readiness.problem(clock::now().unix_seconds) {
             None => (StatusCode::OK, "ok\n".to_owned()),
             Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
         }
@@ -95,34 +111,57 @@ async fn mutate(State(injector): State<Arc<Injector>>, request: Request) -> Resp
     }
 }
 
-async fn answer(injector: &Injector, request: Request) -> Result<Answered, (StatusCode, String)> {
-    let busy = |_| (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once".to_owned());
-    let _entered = injector.requests.try_acquire().map_err(busy)?;
+/// A status, and why.
+type Refusal = (StatusCode, String);
+
+async fn answer(injector: &Injector, request: Request) -> Result<Answered, Refusal> {
+    let _entered = injector.requests.try_acquire().map_err(|_| busy())?;
+    let body = time::timeout(BODY_TIMEOUT, receive(&injector.bodies, request.into_body())).await;
+    let Ok(body) = body else {
+        return Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()));
+    };
+    let (body, _room) = body?;
+    let _turn = injector.deciding.acquire().await.map_err(|_| busy())?;
+    let settings = injector.settings.load();
+    review::answer(&body, &settings).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// A body, with the room that it takes. Room is taken for what came, not for what is announced.
+async fn receive(room: &Semaphore, mut body: Body) -> Result<(Vec<u8>, Room<'_>), Refusal> {
     let too_large = || {
         let why = format!("a request has at most {MAX_BODY} bytes");
         (StatusCode::PAYLOAD_TOO_LARGE, why)
     };
-    let expected = length(request.headers()).unwrap_or(MAX_BODY);
-    let expected = u32::try_from(expected).ok().filter(|length| *length as usize <= MAX_BODY);
-    let expected = expected.ok_or_else(too_large)?;
-    let body = async {
-        let room = injector.bodies.acquire_many(expected).await;
-        (room, Limited::new(request.into_body(), MAX_BODY).collect().await)
-    };
-    let Ok((_room, body)) = time::timeout(BODY_TIMEOUT, body).await else {
-        return Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()));
-    };
-    let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-        Some(_) => too_large(),
-        None => (StatusCode::BAD_REQUEST, format!("the body did not come: {error}")),
-    })?;
-    let settings = injector.settings.load();
-    review::answer(&body.to_bytes(), &settings)
-        .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
+    let mut received = Vec::new();
+    let mut taken: Room<'_> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            (StatusCode::BAD_REQUEST, format!("the body did not come: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = received.len() + data.len();
+        if length > MAX_BODY {
+            return Err(too_large());
+        }
+        let needed = length.saturating_sub(received.len().max(FREE_BODY));
+        let needed = u32::try_from(needed).map_err(|_| busy())?;
+        let more = room.try_acquire_many(needed).map_err(|_| busy())?;
+        match &mut taken {
+            Some(taken) => taken.merge(more),
+            None => taken = Some(more),
+        }
+        received.extend_from_slice(&data);
+    }
+    Ok((received, taken))
 }
 
-fn length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+type Room<'a> = Option<SemaphorePermit<'a>>;
+
+fn busy() -> Refusal {
+    (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once".to_owned())
 }
 
 /// Pods are made now and then, so each that gets larder, or should and does not, is worth a line.

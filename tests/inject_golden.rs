@@ -405,6 +405,14 @@ fn pods_where_larder_cannot_be_are_left_alone() {
     assert_eq!(reason(&windows), Reason::NotLinux("windows".to_owned()));
     injected(&with("hostNetwork", json!(false)), &[]);
     injected(&with("os", json!({"name": "linux"})), &[]);
+    for resources in
+        [json!({"requests": {"memory": "1Gi"}}), json!({"limits": {"cpu": 1}, "requests": {}})]
+    {
+        assert_eq!(reason(&with("resources", resources)), Reason::OwnResources);
+    }
+    for none in [json!(null), json!({}), json!({"requests": {}, "limits": null, "claims": []})] {
+        injected(&with("resources", none), &[]);
+    }
     let taken = with("containers", json!([{"name": "a"}, {"name": "larder"}]));
     assert_eq!(reason(&taken), Reason::AlreadyThere);
 }

@@ -83,6 +83,15 @@ impl<'a> Pod<'a> {
         self.spec.get("hostNetwork") == Some(&Value::Bool(true))
     }
 
+    /// Whether it has requests or limits as a whole, apart from those of its containers.
+    pub(super) fn has_resources(&self) -> bool {
+        let has = |kind: &str| {
+            let amounts = self.spec.get("resources").and_then(|resources| resources.get(kind));
+            amounts.and_then(Value::as_object).is_some_and(|amounts| !amounts.is_empty())
+        };
+        has("requests") || has("limits")
+    }
+
     /// Whether each of its containers, larder apart, is given exactly what it may use. The kubelet
     /// gives such pods CPUs of their own, and one container that is not like that ends it.
     pub(super) fn is_guaranteed(&self) -> bool {

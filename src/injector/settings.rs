@@ -103,7 +103,7 @@ impl Key {
             | Self::CpuLimit
             | Self::MemoryRequest
             | Self::MemoryLimit
-            | Self::Disk => Quantity::parse(value).is_some_and(Quantity::is_positive),
+            | Self::Disk => is_amount(value),
             Self::StorePorts => value.split(',').all(|port| {
                 (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit())
             }),
@@ -202,13 +202,28 @@ fn is_image(text: &str) -> bool {
         && text.bytes().all(inside)
 }
 
-/// A DNS subdomain, as far as the characters go.
+/// A DNS subdomain: labels with dots between them, none of which begins or ends with a hyphen.
 fn is_object_name(text: &str) -> bool {
     let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    text.len() <= 253
-        && text.as_bytes().first().is_some_and(edge)
-        && text.as_bytes().last().is_some_and(edge)
-        && text.bytes().all(|b| edge(&b) || b == b'-' || b == b'.')
+    let is_label = |label: &str| {
+        label.as_bytes().first().is_some_and(edge)
+            && label.as_bytes().last().is_some_and(edge)
+            && label.bytes().all(|b| edge(&b) || b == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// A quantity above 0, of a size that people write. To compare `1e30000000` with another takes the
+/// API server seconds, so that there is a bound, which the policies have, too.
+fn is_amount(text: &str) -> bool {
+    const MAX_LEN: usize = 32;
+    const MAX_EXPONENT_DIGITS: usize = 2;
+    let exponent = text.split_once(['e', 'E']).map_or("", |(_, exponent)| exponent);
+    let digits = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+    let digits = digits.bytes().take_while(u8::is_ascii_digit).count();
+    text.len() <= MAX_LEN
+        && digits <= MAX_EXPONENT_DIGITS
+        && Quantity::parse(text).is_some_and(Quantity::is_positive)
 }
 
 /// The word of `known` that was probably meant, as `; did you mean ...?`, or else all of them.
@@ -321,8 +336,17 @@ mod tests {
                 &["x", "r.io:5000/a/b@sha256:0f", "A-1_b"][..],
                 &["-x", "a b", "é", "a\n", "{{x}}"][..],
             ),
-            (Key::Config, &["a", "a-b.c", "0"], &["A", "-a", "a-", "a_b", &long, "a\n"]),
+            (
+                Key::Config,
+                &["a", "a-b.c", "0", "a--b.0"],
+                &["A", "-a", "a-", "a_b", &long, "a\n", "a..b", "a.-b", "a-.b", ".a", "a."],
+            ),
             (Key::MemoryLimit, &["1Gi", "1e9", "0.5"], &["-1Gi", "0Mi", "1GiB", "", "x"]),
+            (
+                Key::MemoryRequest,
+                &["1e09", "2E+10", "1E", "1Ei", "00000000000000000000000000000001"],
+                &["1e100", "1E+030", "1e-100", "1e30000000", "000000000000000000000000000000001"],
+            ),
             (Key::StorePorts, &["6379", "1,2,65535", ""], &["6379,", "a", "123456", "1, 2"]),
             (Key::LogLevel, &["off", "trace", ""], &["INFO", "verbose"]),
         ] {

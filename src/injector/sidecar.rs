@@ -51,6 +51,13 @@ pub enum Reason {
     /// larder's ports would collide with those of the next pod.
     #[error("it is on the network of its node (hostNetwork), where larder's ports may be taken")]
     OnHostNetwork,
+    /// Its requests and limits are the pod's, where the API server takes no container for which
+    /// there is no room. Whether there is cannot be told: by the time that a webhook sees the pod,
+    /// requests that it did not have are the sum of its containers'.
+    #[error(
+        "it has resources of its own (spec.resources), in which there may be no room for larder"
+    )]
+    OwnResources,
     /// The API server would not take it.
     #[error("it is no pod that Kubernetes would take: {0}")]
     Malformed(#[from] Malformed),
@@ -90,6 +97,9 @@ fn try_inject(pod: &Value, settings: &Settings, way: Way) -> Result<Outcome, Rea
     }
     if pod.is_on_host_network() {
         return Err(Reason::OnHostNetwork);
+    }
+    if pod.has_resources() {
+        return Err(Reason::OwnResources);
     }
 
     let (wanted, mut warnings) = wanted(&pod, settings);

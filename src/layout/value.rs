@@ -30,8 +30,34 @@ pub enum MalformedValue {
 ///
 /// Takes time in the order of their length, and bounded stack.
 pub fn check_value(bytes: &[u8]) -> Result<(), MalformedValue> {
-    check_message(&VALUE, bytes, MAX_DEPTH)
+    if is_plain_scalar(bytes) { Ok(()) } else { check_message(&VALUE, bytes, MAX_DEPTH) }
 }
+
+/// Whether they are a scalar as most features are, which is told without a look at the tables.
+/// What is not plain may be a value all the same.
+fn is_plain_scalar(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => true,
+        [DOUBLE, number @ ..] => number.len() == 8,
+        [FLOAT, number @ ..] => number.len() == 4,
+        [INT32 | INT64 | BOOL | UNIX_TIMESTAMP, number @ .., last] => {
+            *last < 0x80 && number.len() < 9 && number.iter().all(|byte| *byte >= 0x80)
+        }
+        [STRING, length @ ..0x80, text @ ..] => {
+            text.len() == usize::from(*length) && std::str::from_utf8(text).is_ok()
+        }
+        _ => false,
+    }
+}
+
+// Tags: the field's number, then its wire type in three bits.
+const STRING: u8 = 2 << 3 | 2;
+const INT32: u8 = 3 << 3;
+const INT64: u8 = 4 << 3;
+const DOUBLE: u8 = 5 << 3 | 1;
+const FLOAT: u8 = 6 << 3 | 5;
+const BOOL: u8 = 7 << 3;
+const UNIX_TIMESTAMP: u8 = 8 << 3;
 
 /// Messages within messages: protobuf's own limit.
 const MAX_DEPTH: usize = 100;
@@ -237,10 +263,44 @@ mod tests {
         out
     }
 
+    #[test]
+    fn plain_scalars_are_seen_to_be_plain() {
+        let negative = b"\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+        for (value, plain) in [
+            (&b""[..], true),
+            (b"\x18\x00", true),
+            (b"\x20\x80\x80\x01", true),
+            (b"\x29\0\0\0\0\0\0\xf0\x3f", true),
+            (b"\x35\0\0\x80\x3f", true),
+            (b"\x38\x01", true),
+            (b"\x40\x01", true),
+            (b"\x12\x02\xc3\xa9", true),
+            (negative, false),
+            (b"\x0a\x01a", false),
+            (b"\x72\x02\x08\x01", false),
+        ] {
+            assert_eq!(is_plain_scalar(value), plain, "{value:x?}");
+            assert_eq!(check(value), Ok(()), "{value:x?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_have_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = check_value(&bytes);
+        }
+
+        #[test]
+        fn what_is_plain_is_a_value(
+            tag in prop::sample::select(vec![STRING, INT32, INT64, DOUBLE, FLOAT, BOOL]),
+            length in 0..12_u8,
+            rest in proptest::collection::vec(any::<u8>(), 0..12),
+        ) {
+            for bytes in [[&[tag], &*rest].concat(), [&[tag, length], &*rest].concat()] {
+                if is_plain_scalar(&bytes) {
+                    prop_assert_eq!(check_message(&VALUE, &bytes, MAX_DEPTH), Ok(()));
+                }
+            }
         }
 
         #[test]

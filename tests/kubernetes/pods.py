@@ -182,6 +182,19 @@ CASES = {
     "on the node's network": Case(pod(hostNetwork=True), left=True, why="network"),
     "on Windows": Case(pod(os={"name": "windows"}), left=True, why="linux"),
     "on Linux": Case(pod(os={"name": "linux"})),
+    "with requests of its own": Case(
+        pod(resources={"requests": {"cpu": "1", "memory": "1Gi"}}), left=True, why="spec.resources"
+    ),
+    # The API server adds requests for it, as far as its containers have none.
+    "with limits of its own": Case(
+        pod(
+            resources={"limits": {"memory": "1Gi"}},
+            containers=app(**resources(requests={"memory": "1Gi"})),
+        ),
+        left=True,
+        why="spec.resources",
+    ),
+    "with no resources of its own": Case(pod(resources={})),
     "bad, and not there": Case(
         pod({"cpu-request": "lots"}, hostNetwork=True),
         bad=("cpu-request",),
@@ -210,11 +223,11 @@ CASES = {
 
 GOOD = {
     "image": ["a", "larder:1", "9.9.9.9:5000/x/y_z:1.0-rc.1", "a" * 512],
-    "config": ["a", "a-b.c0", "9", "a" * 253],
+    "config": ["a", "a-b.c0", "9", "a--b.0", "a" * 253],
     "env-from": ["a", "a.b-c"],
     "cpu-request": ["1", "0.1", ".5", "+1", "1e-1", "1500m", "1.5"],
     "cpu-limit": ["1", "250m"],
-    "memory-request": ["1", "1k", "1Ki", "1e6", "1E3", "12345678", "32.5Mi"],
+    "memory-request": ["1", "1k", "1Ki", "1e6", "1E3", "12345678", "32.5Mi", "1048576".zfill(32)],
     "memory-limit": ["1Gi", "64M", "1.5Gi", "268435456", "2e9"],
     "disk": ["1", "1Gi", "500M"],
     "store-ports": ["1", "65535,1,99999"],
@@ -222,8 +235,8 @@ GOOD = {
 }
 BAD = {
     "image": ["", " larder", "larder:1 ", "-x", "a b", "a\nb", "ü", "a" * 513],
-    "config": ["", "A", "a_b", "-a", "a-", "a.", "a b", "a/b", "a" * 254],
-    "env-from": ["A", "a_b", " a"],
+    "config": ["", "A", "a_b", "-a", "a-", "a.", "a b", "a/b", "a..b", "a.-b", "a-.b", "a" * 254],
+    "env-from": ["A", "a_b", " a", "a..b"],
     "cpu-request": [
         "",
         "lots",
@@ -239,10 +252,13 @@ BAD = {
         "0x10",
         "1,5",
         "٣",
+        "1e100",
+        "1e-030",
+        "1".zfill(33),
     ],
     "cpu-limit": ["x", "0", "-100m"],
     "memory-request": ["", "64MB", "64 Mi", "0Mi", "-64Mi", "64mi", "1KI", "1ki", "Mi"],
-    "memory-limit": ["", "1GB", "0", "1g", "infinity", "NaN"],
+    "memory-limit": ["", "1GB", "0", "1g", "infinity", "NaN", "1e30000000", "1E+1000000000"],
     "disk": ["big", "0", "-1Gi"],
     "store-ports": ["80;90", "80, 90", ",", "80,", ",80", "123456", "a", "-1", "6379\n"],
     "log-level": ["loud", "INFO", " info"],

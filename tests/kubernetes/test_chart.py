@@ -9,6 +9,7 @@ import yaml
 
 import pods
 from release import API, CHART, NAMESPACE, PATIENCE, helm, in_force, installed, sidecar, values
+from ways import webhook
 from world import until
 
 WEBHOOK = f"{API}/mutatingwebhookconfigurations/larder-injector"
@@ -81,10 +82,131 @@ def test_a_value_that_is_bad_or_unknown_is_refused_by_name(cluster):
 
     assert "/sidecar/cpu-request" in refused("sidecar.cpu-request=lots")
     assert "additional properties 'cpu' not allowed" in refused("sidecar.cpu=1")
-    assert "/injector/caBundle" in refused(
-        "injector.certificate=existingSecret", "injector.secret=a"
-    )
+    own = "injector.certificate=existingSecret"
+    assert "/injector/caBundle" in refused(own, "injector.secret=a")
+    assert "/injector/secret" in refused(own, "injector.caBundle=QQ==")
+    issuer = refused("injector.certificate=certManager", "injector.issuer.kind=Issuer")
+    assert "/injector/issuer" in issuer and "'name'" in issuer
+    # It would find other pods, or none.
+    name = refused("injector.podLabels.app\\.kubernetes\\.io/name=mine")
+    assert "/injector/podLabels/app.kubernetes.io" in name
+    assert "/namespaceSelector" in refused("namespaceSelector.names[0]=models")
     assert "/features/feature_store_yaml" in refused("features.namespaces[0]=models")
+
+
+def test_settings_are_written_as_they_are(cluster, tmp_path):
+    """Helm reads numbers as floats, and YAML `off` as false."""
+    path = tmp_path / "values.yaml"
+    path.write_text(
+        "{check: off, injection: webhook, injector: {logLevel: off}, sidecar: {log-level: off,"
+        " memory-limit: 268435456, memory-request: 2.5e+8, cpu-request: 0.25, cpu-limit: 2,"
+        " store-ports: 6379}}"
+    )
+    made = rendered(cluster, "-f", path)
+    data = made["ConfigMap", "larder-sidecar"]["data"]
+    assert data.pop("image")
+    assert data == {
+        "config": "larder",
+        "memory-limit": "268435456",
+        "memory-request": "250000000",
+        "cpu-request": "0.25",
+        "cpu-limit": "2",
+        "store-ports": "6379",
+        "log-level": "off",
+    }
+    assert "ValidatingAdmissionPolicy" not in kinds(made)
+    container = made["Deployment", "larder-injector"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"][-1] == "--log-level=off"
+
+
+@pytest.mark.parametrize("way", ["policy", "webhook", "none"])
+def test_the_check_needs_no_cluster_to_be_rendered(cluster, way):
+    """`helm template` knows no kinds, so that it is the version that decides."""
+
+    def check(*options):
+        made = rendered(cluster, *values(f"injection={way}", "check=deny"), *options)
+        binding = made.get(("ValidatingAdmissionPolicyBinding", "larder-sidecar-check"))
+        return binding and binding["spec"]["validationActions"]
+
+    assert check() == ["Deny", "Audit"]
+    assert check("--kube-version", "1.30.0-provider.1") == ["Deny", "Audit"]
+    assert check("--kube-version", "1.29.9") is None
+
+
+def test_without_a_cluster_the_way_is_the_same_with_any_helm(cluster):
+    for version in ("1.29.0", "1.36.0", "1.40.0"):
+        assert BY_WEBHOOK in kinds(rendered(cluster, "--kube-version", version))
+    policy = ("--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
+    assert BY_POLICY in kinds(rendered(cluster, *policy))
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        (("injection=policy",), "is let in, with a warning"),
+        (("injection=none", "check=deny"), "is refused (check: deny)"),
+        (("injection=webhook", "check=off"), "nobody is told (check: off)"),
+    ],
+)
+def test_the_notes_say_what_becomes_of_pods_without_larder(cluster, settings, said):
+    done = helm(cluster, "install", "--dry-run=client", *values(*settings))
+    assert said in " ".join(done.stdout.split("NOTES:")[1].split())
+
+
+def test_pods_are_checked_where_nothing_adds_larder(cluster):
+    with installed(cluster, *values("injection=none", "check=deny")):
+        until(lambda: not cluster.pod(pods.pod()), "the check is in force", PATIENCE)
+        assert "see `larder inject`" in cluster.pod(pods.pod()).message
+        injected = pods.pod(initContainers=[{**pods.STEP, "name": "larder"}])
+        assert cluster.pod(injected) and cluster.pod(pods.pod(labels={}))
+
+
+EVERYWHERE = ("--set-json", 'namespaceSelector={"matchExpressions":[]}')
+
+
+def test_policies_leave_alone_the_namespaces_that_they_are_told_to(cluster):
+    with installed(cluster, *values("injection=policy")):
+        in_force(cluster)
+        lonely = cluster.pod(pods.pod(hostNetwork=True), NAMESPACE)
+        made = cluster.pod(pods.pod(), NAMESPACE)
+        assert lonely and not lonely.warnings and sidecar(made) is None
+        helm(cluster, "upgrade", *values("injection=policy"), *EVERYWHERE)
+        until(lambda: sidecar(cluster.pod(pods.pod(), NAMESPACE)), "it is not left out", PATIENCE)
+        until(lambda: cluster.pod(pods.pod(hostNetwork=True), NAMESPACE).warnings, "nor here")
+
+
+def test_the_webhook_leaves_alone_the_namespaces_that_it_is_told_to(cluster, tmp_path):
+    cluster.namespace(NAMESPACE)
+    for name, options, expected in (("usual", (), False), ("everywhere", EVERYWHERE, True)):
+        (tmp_path / name).mkdir()
+        with webhook(cluster, tmp_path / name, *options):
+            assert (sidecar(cluster.pod(pods.pod(), NAMESPACE)) is not None) == expected
+
+
+def test_objects_say_what_they_are_part_of_and_pods_too(cluster):
+    more = values(
+        "podMonitor.enabled=true",
+        "injector.certificate=certManager",
+        "features.namespaces[0]=a",
+        "features.feature_store_yaml=project: a",
+    )
+    for way in ("policy", "webhook"):
+        made = rendered(cluster, *values(f"injection={way}"), *more)
+        for one in made.values():
+            labels = one["metadata"]["labels"]
+            assert labels["app.kubernetes.io/name"] == "larder", one
+            assert labels["app.kubernetes.io/component"] in ("sidecar", "check", "injector")
+            assert labels["app.kubernetes.io/managed-by"] == "Helm" and labels["helm.sh/chart"]
+    spec = made["Deployment", "larder-injector"]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    for found in (
+        spec["selector"]["matchLabels"],
+        made["Service", "larder-injector"]["spec"]["selector"],
+        made["PodDisruptionBudget", "larder-injector"]["spec"]["selector"]["matchLabels"],
+        made["PodMonitor", "larder-injector"]["spec"]["selector"]["matchLabels"],
+    ):
+        assert found == labels
+    assert labels.items() <= made["Deployment", "larder-injector"]["metadata"]["labels"].items()
 
 
 @pytest.mark.parametrize(
@@ -130,17 +252,17 @@ def test_the_manifest_may_be_applied_again(older):
 
 def trust(cluster):
     """Does what the injector does when it has made a certificate."""
-    client = {"caBundle": bundle(cluster)}
+    client = {"caBundle": any_certificate(cluster)}
     change = {"webhooks": [{"name": "injector.larder.dev", "clientConfig": client}]}
     return cluster.merge(WEBHOOK + "?fieldManager=larder-injector", change) and trusts(cluster)
 
 
 def trusts(cluster):
     client = cluster.get(WEBHOOK).object["webhooks"][0]["clientConfig"]
-    return client.get("caBundle") == bundle(cluster)
+    return client.get("caBundle") == any_certificate(cluster)
 
 
-def bundle(cluster):
+def any_certificate(cluster):
     return base64.b64encode(cluster.ca.read_bytes()).decode()
 
 
@@ -198,6 +320,12 @@ def test_nothing_is_left(cluster, way):
     features = values("features.feature_store_yaml=project: a", "features.namespaces[0]=models")
     with installed(cluster, *values(f"injection={way}"), *features):
         assert len(everything() - before) > 5
+    # Pods that run have it mounted. It is the release's again when that comes back.
+    kept = "/api/v1/namespaces/models/configmaps/larder"
+    assert everything() - before == {"configmap/larder"}
+    with installed(cluster, *values(f"injection={way}"), *features):
+        assert cluster.get(kept)
+    assert cluster.delete(kept)
     assert everything() == before
 
 
@@ -237,7 +365,9 @@ def test_the_injector_runs_where_pods_are_restricted(cluster, certificate):
     deployment = made["Deployment", "larder-injector"]
     template = deployment["spec"]["template"]
     assert deployment["spec"]["replicas"] == 2
-    assert made["PodDisruptionBudget", "larder-injector"]["spec"]["maxUnavailable"] == 1
+    disruption = made["PodDisruptionBudget", "larder-injector"]["spec"]
+    assert disruption["maxUnavailable"] == 1
+    assert disruption["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     account = made["ServiceAccount", "larder-injector"]
     assert account["automountServiceAccountToken"] == (certificate == "selfSigned")
     assert ("Role" in kinds(made)) == (certificate == "selfSigned")
@@ -259,14 +389,22 @@ def test_cert_manager_is_asked_for_the_name_that_the_api_server_uses(cluster):
     certificate = made["Certificate", "larder-injector"]["spec"]
     assert certificate["dnsNames"] == [f"larder-injector.{NAMESPACE}.svc"]
     assert certificate["issuerRef"] == {"name": "larder-injector", "kind": "Issuer"}
+    # It is renewed often; what is trusted is the authority that signs it, which lasts.
+    root = made["Certificate", "larder-injector-root"]["spec"]
+    assert root["isCA"] and root["duration"] == f"{10 * 365 * 24}h" and root["commonName"]
+    assert made["Issuer", root["issuerRef"]["name"]]["spec"] == {"selfSigned": {}}
+    assert made["Issuer", "larder-injector"]["spec"] == {"ca": {"secretName": root["secretName"]}}
+    # Not the Secret of the injector's own authority.
+    assert root["secretName"] not in (certificate["secretName"], "larder-injector-ca")
     annotations = made[BY_WEBHOOK, "larder-injector"]["metadata"]["annotations"]
     assert annotations == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/larder-injector"}
     own = values("injector.issuer.name=ours", "injector.issuer.kind=ClusterIssuer")
-    assert "Issuer" not in kinds(rendered(cluster, *options, *own))
+    made = rendered(cluster, *options, *own)
+    assert "Issuer" not in kinds(made) and ("Certificate", "larder-injector-root") not in made
 
 
 def test_metrics_and_features_are_brought_where_they_are_asked_for(cluster, tmp_path):
-    assert kinds(rendered(cluster, *values("injection=none"))) == set()
+    assert kinds(rendered(cluster, *values("injection=none", "check=off"))) == set()
     asked = {
         "injection": "webhook",
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -292,3 +430,32 @@ def test_metrics_and_features_are_brought_where_they_are_asked_for(cluster, tmp_
     template = made["Deployment", "larder-injector"]["spec"]["template"]
     chosen = made["PodMonitor", "larder-injector"]["spec"]["selector"]["matchLabels"]
     assert chosen.items() <= template["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize(
+    "text", ["  project: a\n  b: c\n", "\n\n a: b", "\ta", "a: 'ü' # {{ x }} <&>\n\n\n", "a\r\nb"]
+)
+def test_text_is_taken_as_it_is(cluster, tmp_path, text):
+    path = tmp_path / "values.yaml"
+    features = {"namespaces": ["rides"], "feature_store_yaml": text, "larder_yaml": text}
+    path.write_text(yaml.safe_dump({"features": features}))
+    data = rendered(cluster, "-f", path)["ConfigMap", "larder"]["data"]
+    assert data == {"feature_store.yaml": text, "larder.yaml": text}
+
+
+def test_the_injector_is_placed_where_it_is_told_to_be(cluster, tmp_path):
+    path = tmp_path / "values.yaml"
+
+    def placed(**injector):
+        path.write_text(yaml.safe_dump({"injection": "webhook", "injector": injector}))
+        made = rendered(cluster, "-f", path)["Deployment", "larder-injector"]
+        return made["spec"]["template"]["spec"]
+
+    usual = placed()
+    spread = [one["topologyKey"] for one in usual["topologySpreadConstraints"]]
+    assert spread == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert "affinity" not in usual
+    rack = [{"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}]
+    near = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}}
+    told = placed(topologySpreadConstraints=rack, affinity=near)
+    assert told["topologySpreadConstraints"] == rack and told["affinity"] == near

@@ -12,8 +12,9 @@ import pytest
 import requests
 
 import pods
+import registries
 from release import API, NAMESPACE, PATIENCE, checks, injects, installed, sidecar, values
-from ways import Injector, make_certificate, webhook
+from ways import Injector, webhook
 from world import LARDER, Process, answers, free_port, until
 
 CONFIGURATION = f"{API}/mutatingwebhookconfigurations/larder-injector"
@@ -193,9 +194,7 @@ def test_pods_pass_with_a_warning_while_nobody_is_there(release, replicas):
 
 
 def test_pods_pass_with_a_warning_when_the_certificate_is_not_trusted(release, replicas, tmp_path):
-    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
-    make_certificate(certificate, key)
-    other = Injector(replicas[0].settings, certificate, key)
+    other = Injector(replicas[0].settings, registries.certificate(tmp_path / "tls"))
     try:
         with called_at(release, replicas[0], int(re.search(r":(\d+)/", other.url)[1])):
             unhelped(release)

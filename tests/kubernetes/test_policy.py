@@ -202,7 +202,18 @@ def test_a_changed_setting_counts_from_the_next_pod(policy, settings):
     assert not made.warnings
 
 
-@pytest.mark.parametrize("bad", [{"cpu-request": "lots"}, {"image": " "}, {"memory-limit": ""}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"cpu-request": "lots"},
+        {"image": " "},
+        {"memory-limit": ""},
+        {"config": "a..b"},
+        # Misspelt: not what was meant, though the value would do.
+        {"memory-limt": "1Gi"},
+    ],
+    ids=str,
+)
 def test_a_bad_setting_costs_larder_and_no_pod(policy, settings, bad):
     settings(bad)
     passes_and_is_said(policy)

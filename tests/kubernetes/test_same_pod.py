@@ -40,6 +40,7 @@ def test_a_pod_gets_what_it_is_to_get(made, name, way):
     if case.refused:
         assert answer.status == 403 and case.refused in answer.message
         return
+    assert answer, answer.message
     marked = answer.object["metadata"].get("annotations", {}).get("larder.dev/injected")
     assert marked == (None if case.left else way)
     assert case.left or sidecar(answer)

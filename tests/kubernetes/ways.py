@@ -9,6 +9,7 @@ import subprocess
 import yaml
 
 import pods
+import registries
 from release import API, PATIENCE, helm, in_force, injects, installed, values
 from world import LARDER, Process, answers, free_port, until
 
@@ -47,19 +48,18 @@ def policy(cluster, *options):
 
 
 @contextlib.contextmanager
-def webhook(cluster, folder):
+def webhook(cluster, folder, *options):
     """`larder injector`, called as the chart's webhook is."""
-    certificate, key = folder / "tls.crt", folder / "tls.key"
-    make_certificate(certificate, key)
-    text = helm(cluster, "template", *values("injection=webhook")).stdout
+    certificate = registries.certificate(folder / "tls")
+    text = helm(cluster, "template", *values("injection=webhook"), *options).stdout
     made = {one["kind"]: one for one in yaml.safe_load_all(text) if one}
     settings = folder / "settings"
     settings.mkdir()
     for name, value in made["ConfigMap"]["data"].items():
         (settings / name).write_text(value)
-    injector = Injector(settings, certificate, key)
+    injector = Injector(settings, certificate)
     registered = made["MutatingWebhookConfiguration"]
-    bundle = base64.b64encode(certificate.read_bytes()).decode()
+    bundle = base64.b64encode(certificate.with_name("ca.crt").read_bytes()).decode()
     registered["webhooks"][0]["clientConfig"] = {"url": injector.url, "caBundle": bundle}
     try:
         assert cluster.create(WEBHOOK, registered)
@@ -72,7 +72,7 @@ def webhook(cluster, folder):
 
 
 class Injector(Process):
-    def __init__(self, settings, certificate, key):
+    def __init__(self, settings, certificate):
         port, admin = free_port(), free_port()
         self.url = f"https://127.0.0.1:{port}/mutate"
         flags = {
@@ -80,19 +80,12 @@ class Injector(Process):
             "--listen": f"127.0.0.1:{port}",
             "--admin": f"127.0.0.1:{admin}",
             "--tls-cert": certificate,
-            "--tls-key": key,
+            "--tls-key": certificate.with_name("server.key"),
         }
         super().__init__([LARDER, "injector", *(word for flag in flags.items() for word in flag)])
         self.wait_until(
             lambda: answers(f"http://127.0.0.1:{admin}/readyz"), "the injector is ready"
         )
-
-
-def make_certificate(certificate, key):
-    subject = ["-subj", "/CN=larder-injector", "-addext", "subjectAltName=IP:127.0.0.1"]
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command = ["openssl", "req", *kind, "-keyout", key, "-out", certificate, "-days", "2", *subject]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 def inject(*options, stdin):

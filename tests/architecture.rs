@@ -65,6 +65,7 @@ const PURE: &[&str] = &[
     "injector/settings.rs",
     "injector/sidecar.rs",
     "injector/splice.rs",
+    "injector/stale.rs",
     "injector/text.rs",
     "injector/webhook/authority.rs",
     "injector/webhook/bundle.rs",

@@ -22,6 +22,7 @@ mod quantity;
 mod settings;
 mod sidecar;
 mod splice;
+mod stale;
 mod text;
 #[cfg(feature = "injector")]
 pub mod webhook;

@@ -14,6 +14,7 @@ use super::{
     pod::{self, Malformed, Pod},
     quantity::Quantity,
     settings::{Key, Settings, shortened, suggestion},
+    stale,
 };
 
 /// By which way larder comes into the pod.
@@ -122,8 +123,8 @@ fn try_inject(pod: &Value, settings: &Settings, way: Way) -> Result<Outcome, Rea
     }
     let volumes = volumes(&wanted);
     if known.is_some() {
-        warnings.extend(stale_annotations(&pod, &wanted));
-        warnings.extend(stale_volumes(&pod, &volumes));
+        warnings.extend(stale::annotations(&pod, &wanted));
+        warnings.extend(stale::volumes(&pod, &volumes));
     }
     append(&mut patch, &spec.key("volumes"), pod.volumes.is_some(), missing(&pod, volumes));
     let clients = clients(&pod, &mut warnings);
@@ -420,47 +421,6 @@ fn volumes(wanted: &Settings) -> Vec<(&'static str, Tree)> {
 fn missing(pod: &Pod<'_>, volumes: Vec<(&'static str, Tree)>) -> Vec<Tree> {
     let has = |name: &str| pod.volumes.iter().flatten().any(|volume| pod::name(volume) == name);
     volumes.into_iter().filter(|(name, _)| !has(name)).map(|(_, volume)| volume).collect()
-}
-
-/// Annotations that a second pass does not touch, because they may be the author's own.
-fn stale_annotations(pod: &Pod<'_>, wanted: &Settings) -> Vec<String> {
-    let Some(ports) = wanted.get(Key::StorePorts) else { return Vec::new() };
-    let differs = |name: &&str| pod.annotation(name).is_some_and(|there| there != Ok(ports));
-    names::MESH_PORT_ANNOTATIONS
-        .into_iter()
-        .filter(differs)
-        .map(|name| format!("annotation {name}: {KEPT}"))
-        .collect()
-}
-
-/// Volumes that a second pass does not touch.
-fn stale_volumes(pod: &Pod<'_>, volumes: &[(&'static str, Tree)]) -> Vec<String> {
-    let differs = |(name, volume): &&(&'static str, Tree)| {
-        // Its size is ours, or larger on purpose.
-        if *name == names::RUN_VOLUME {
-            return false;
-        }
-        let there = pod.volumes.iter().flatten().find(|there| pod::name(there) == *name);
-        there.is_some_and(|there| !covers(there, volume))
-    };
-    volumes.iter().filter(differs).map(|(name, _)| format!("volume {name}: {KEPT}")).collect()
-}
-
-const KEPT: &str = "it differs from what the settings ask for, and is kept, as it may be the \
-                    pod's own; take it out to have it made anew";
-
-/// Whether a mapping has all that larder writes. An API server adds defaults to it, and writes
-/// amounts in its own way.
-fn covers(there: &Map<String, Value>, ours: &Tree) -> bool {
-    let Tree::Map(entries) = ours else { return false };
-    entries.iter().all(|(key, ours)| match (there.get(key), ours) {
-        (Some(Value::Object(there)), Tree::Map(_)) => covers(there, ours),
-        (Some(Value::String(there)), Tree::Text(ours)) if key == "sizeLimit" => {
-            there == ours || Quantity::parse(there) == Quantity::parse(ours)
-        }
-        (Some(there), ours) => *there == ours.to_json(),
-        (None, _) => false,
-    })
 }
 
 /// Makes a container a client: variables that say where larder is, and the volume with its socket.

@@ -146,8 +146,9 @@ async fn an_api_server_that_refuses_ends_nothing_and_is_not_hammered() {
 
 const DAY: i64 = 24 * 3600;
 
-/// Puts an authority into the Secret that is valid from and until so many seconds from now.
-fn keep_authority(api: &ApiServer, from: i64, until: i64) {
+/// An authority that is valid from and until so many seconds from now: its certificate, and the
+/// Secret.
+fn authority(from: i64, until: i64) -> (String, Value) {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
     let now = rustls::pki_types::UnixTime::now().as_secs() as i64;
     let at = |from_now: i64| {
@@ -158,18 +159,39 @@ fn keep_authority(api: &ApiServer, from: i64, until: i64) {
     params.distinguished_name.push(DnType::CommonName, "larder-injector-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     (params.not_before, params.not_after) = (at(from), at(until));
+    let certificate = params.self_signed(&key).unwrap().pem();
     let data = json!({
-        "tls.crt": STANDARD.encode(params.self_signed(&key).unwrap().pem()),
+        "tls.crt": STANDARD.encode(&certificate),
         "tls.key": STANDARD.encode(key.serialize_pem()),
     });
     let metadata = json!({ "name": "ca", "resourceVersion": "1" });
-    *api.objects.secret.lock() = Some(json!({ "metadata": metadata, "data": data }));
+    (certificate, json!({ "metadata": metadata, "data": data }))
+}
+
+#[tokio::test]
+async fn what_another_replica_announced_a_moment_ago_is_not_shown_yet() {
+    let api = ApiServer::start();
+    let one = replica(&api);
+    one.wait_until_ready().await;
+    let lag = Duration::from_secs(2);
+    until("API servers have heard", async || api.objects.bundle_heard(lag) == api.objects.bundle())
+        .await;
+    let before = one.shown().await;
+    let (new, secret) = authority(-3600, 365 * DAY);
+    let old = STANDARD.decode(api.objects.bundle()).unwrap();
+    api.objects.set_bundle(STANDARD.encode([new.as_bytes(), &old].concat()).into());
+    *api.objects.secret.lock() = Some(secret);
+    until("what the new one signed is shown", async || {
+        assert!(is_trusted_by(&api.objects.bundle_heard(lag), &api, &one).await);
+        one.shown().await != before
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_authority_that_cannot_be_renewed_is_used_on() {
     let api = ApiServer::start();
-    keep_authority(&api, -300 * DAY, 65 * DAY);
+    *api.objects.secret.lock() = Some(authority(-300 * DAY, 65 * DAY).1);
     api.objects.forbids_secrets.store(true, Ordering::Relaxed);
     let one = replica(&api);
     one.wait_until_ready().await;
@@ -189,7 +211,7 @@ async fn an_authority_that_cannot_be_renewed_is_used_on() {
 #[tokio::test]
 async fn an_authority_of_tomorrow_is_replaced() {
     let api = ApiServer::start();
-    keep_authority(&api, DAY, 366 * DAY);
+    *api.objects.secret.lock() = Some(authority(DAY, 366 * DAY).1);
     let one = replica(&api);
     one.wait_until_ready().await;
     assert!(is_trusted(&api, &one).await);

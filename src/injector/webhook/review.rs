@@ -129,8 +129,12 @@ const MAX_WARNINGS: usize = 16;
 /// 25 MB. A pod with 15,000 variables is not too large.
 const MAX_WEIGHT: usize = 120_000;
 
-/// Each is changed, and a patch has some kilobytes for it. Kubernetes has trouble with a tenth.
-const MAX_CONTAINERS: usize = 1000;
+/// Each is changed, and while it is made a patch takes kilobytes for it.
+const MAX_CONTAINERS: usize = 500;
+
+/// Bytes of a patch. It holds what a pod may make large: some hundred bytes for each container, and
+/// twice the ports of stores, for annotations of which the API server takes as much at most.
+const MAX_PATCH: usize = 256 << 10;
 
 /// Answers a request.
 ///
@@ -150,11 +154,15 @@ pub(super) fn answer(body: &[u8], settings: &Settings) -> Result<Answered, NotAR
         Some(pod) => Decided::on(pod, settings),
         None => Decided::skip(None),
     };
-    let Decided { outcome, patch, mut warnings, name } = decided;
+    let Decided { mut outcome, patch, mut warnings, name } = decided;
+    let mut patch = patch.map(|patch| serde_json::to_vec(&patch).expect("a patch is JSON"));
+    if patch.as_ref().is_some_and(|patch| patch.len() > MAX_PATCH) {
+        patch = None;
+        Decided { outcome, warnings, .. } = Decided::invalid("it would be too large with it");
+    }
     warnings.truncate(MAX_WARNINGS);
     warnings.iter_mut().for_each(shorten);
-    let patch =
-        patch.map(|patch| STANDARD.encode(serde_json::to_vec(&patch).expect("a patch is JSON")));
+    let patch = patch.map(|patch| STANDARD.encode(patch));
     let answer = Answer {
         api_version: API_VERSION,
         kind: KIND,
@@ -324,8 +332,16 @@ mod tests {
         assert_eq!(review(&large).outcome, Outcome::Injected);
         large["spec"]["more"] = json!({ "text": "[{,".repeat(500_000) });
         assert_eq!(review(&large).outcome, Outcome::Injected);
-        let many = (0..1001).map(|number| json!({ "name": number.to_string() })).collect();
+        let many = (0..501).map(|number| json!({ "name": number.to_string() })).collect();
         assert_eq!(review(&pod(many)).outcome, Outcome::Invalid);
+        let most = (0..500).map(|number| json!({ "name": number.to_string() })).collect();
+        assert_eq!(review(&pod(most)).outcome, Outcome::Injected);
+        let mut ports = pod(json!([{ "name": "a" }]));
+        ports["metadata"]["annotations"] =
+            json!({ "larder.dev/store-ports": "6379,".repeat(100_000) + "1" });
+        let answered = review(&ports);
+        assert_eq!(answered.outcome, Outcome::Invalid);
+        assert!(answered.body.len() < 1000, "{}", answered.body);
     }
 
     #[test]

@@ -42,7 +42,7 @@ const MAX_BODIES: usize = 2 * MAX_BODY;
 
 /// Pods that are read and decided upon at once; more wait, for milliseconds. Each may take several
 /// times its text.
-const MAX_DECIDING: usize = 2;
+const MAX_DECIDING: usize = 1;
 
 /// How long a body may take to come. The API server gives a webhook 2 s, as the chart has it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -295,7 +295,7 @@ fn a_bad_annotation_is_said_and_not_followed() {
     assert_eq!(
         warnings,
         [
-            "annotation larder.dev/image: expected an image such as ghcr.io/larder/larder:1.2.3, got something that is no text; `IMAGE` is used",
+            "annotation larder.dev/image: expected an image such as registry.example/larder:1.2.3, got something that is no text; `IMAGE` is used",
             "annotation larder.dev/config: expected the name of a ConfigMap, such as larder, got ``; `larder` is used",
             "annotation larder.dev/cpu-request: expected an amount above 0, such as 100m or 2, got `0`; `100m` is used",
             "annotation larder.dev/memory-limit: expected an amount above 0, such as 256Mi, got `lots`; `256Mi` is used",

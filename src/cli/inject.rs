@@ -22,7 +22,7 @@ Examples:
   larder inject --check -f deployment.yaml                     in CI: is it up to date?
 
 Settings, and what they are by default:
-  image           ghcr.io/larder/larder:VERSION
+  image           larder:VERSION
   config          larder   the ConfigMap with feature_store.yaml and, if wanted, larder.yaml
   env-from                 a Secret whose keys become variables of larder
   cpu-request     100m     memory-request  64Mi

@@ -12,7 +12,7 @@ pub const INJECTED: &str = "larder.dev/injected";
 pub const CONTAINERS: &str = "larder.dev/containers";
 
 /// The image, unless the settings name one.
-pub const DEFAULT_IMAGE: &str = concat!("ghcr.io/larder/larder:", env!("CARGO_PKG_VERSION"));
+pub const DEFAULT_IMAGE: &str = concat!("larder:", env!("CARGO_PKG_VERSION"));
 /// The container.
 pub const CONTAINER: &str = "larder";
 /// The container's port for health and metrics.

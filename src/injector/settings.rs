@@ -114,7 +114,7 @@ impl Key {
     /// What a value must be, with an example.
     pub fn expected(self) -> &'static str {
         match self {
-            Self::Image => "an image such as ghcr.io/larder/larder:1.2.3",
+            Self::Image => "an image such as registry.example/larder:1.2.3",
             Self::Config => "the name of a ConfigMap, such as larder",
             Self::EnvFrom => "the name of a Secret, such as store-credentials",
             Self::CpuRequest | Self::CpuLimit => "an amount above 0, such as 100m or 2",
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(
             set,
             [
-                ("image", concat!("ghcr.io/larder/larder:", env!("CARGO_PKG_VERSION"))),
+                ("image", concat!("larder:", env!("CARGO_PKG_VERSION"))),
                 ("config", "larder"),
                 ("cpu-request", "100m"),
                 ("memory-request", "64Mi"),

@@ -208,7 +208,7 @@ fn a_newer_image_replaces_the_container_in_its_place() {
     let first = injected(&manifest);
     let newer = inject(&first, &["--set", "image=x:2", "--set", "disk=1Gi"]);
     assert_eq!((newer.code, &*newer.err), (0, ""));
-    let old_line = "        image: ghcr.io/larder/larder:";
+    let old_line = "        image: larder:";
     let without = |text: &str| -> String {
         text.lines().filter(|line| !line.starts_with(old_line)).collect::<Vec<_>>().join("\n")
     };

@@ -36,7 +36,7 @@ def test_a_pod_that_asks_gets_larder_and_the_way_to_it(policy):
     larder = sidecar(made)
     assert not made.warnings
     assert names(made) == ["larder"] and larder["restartPolicy"] == "Always"
-    assert larder["image"].startswith("ghcr.io/larder/larder:")
+    assert larder["image"].startswith("larder:")
     assert larder["resources"] == {
         "requests": {"cpu": "100m", "memory": "64Mi"},
         "limits": {"memory": "256Mi"},

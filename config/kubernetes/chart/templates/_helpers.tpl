@@ -50,7 +50,7 @@ old
 {{- end }}
 
 {{- define "larder.image" -}}
-{{ .Values.sidecar.image | default (printf "ghcr.io/larder/larder:%s" .Chart.AppVersion) }}
+{{ .Values.sidecar.image | default (printf "larder:%s" .Chart.AppVersion) }}
 {{- end }}
 
 {{- /* Pods that ask for larder, when they are made, in namespaces where they may. */ -}}

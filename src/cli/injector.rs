@@ -59,7 +59,7 @@ pub struct InjectorArgs {
     /// The service account: a folder with token, ca.crt and namespace.
     #[arg(long, value_name = "DIR", default_value = SERVICE_ACCOUNT)]
     pub service_account_dir: PathBuf,
-    /// The API server's host, and its port.
+    /// The API server's host.
     #[arg(long, value_name = "HOST", env = "KUBERNETES_SERVICE_HOST")]
     pub kubernetes_host: Option<String>,
     /// The API server's port.

@@ -37,6 +37,7 @@ Examples:
   larder check -c my_feature_repo           check its configuration and registry, serve nothing
   larder serve -c . --config larder.yaml    with settings of larder's own
   larder serve -c . --listen 127.0.0.1:6566 --listen unix:/run/larder/larder.sock
+  larder inject -f deployment.yaml          put it beside a model in Kubernetes
 
 Without --config, a larder.yaml beside the repo's feature_store.yaml is read, if there is one;
 without either every setting has its default. Each can be set by a variable, too:

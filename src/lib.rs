@@ -42,5 +42,6 @@ pub mod probe;
 pub mod proxy;
 pub mod registry;
 pub mod resilience;
+mod spelling;
 pub mod store;
 pub mod tls;

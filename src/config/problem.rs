@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
+use crate::spelling::closest;
+
 /// Where a setting was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -73,15 +75,9 @@ impl Problems {
 
 /// The word of `known` that was probably meant, as `; did you mean ...?`, or else all of them.
 pub(super) fn suggestion(word: &str, known: &[&str]) -> String {
-    let closest = known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .min_by_key(|(distance, _)| *distance);
-    match closest {
-        Some((distance, candidate)) if distance <= 1 + word.chars().count() / 4 => {
-            format!("; did you mean `{candidate}`?")
-        }
-        _ => format!("; expected one of {}", known.join(", ")),
+    match closest(word, known) {
+        Some(candidate) => format!("; did you mean `{candidate}`?"),
+        None => format!("; expected one of {}", known.join(", ")),
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::{names, quantity::Quantity};
+use crate::spelling::closest;
 
 /// One thing that can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,15 +229,9 @@ fn is_amount(text: &str) -> bool {
 
 /// The word of `known` that was probably meant, as `; did you mean ...?`, or else all of them.
 pub(super) fn suggestion(word: &str, known: &[&str]) -> String {
-    let closest = known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .min_by_key(|(distance, _)| *distance);
-    match closest {
-        Some((distance, candidate)) if distance <= 1 + word.chars().count() / 4 => {
-            format!("; did you mean `{candidate}`?")
-        }
-        _ => format!("; there are {}", known.join(", ")),
+    match closest(word, known) {
+        Some(candidate) => format!("; did you mean `{candidate}`?"),
+        None => format!("; there are {}", known.join(", ")),
     }
 }
 
